@@ -1,0 +1,120 @@
+"""Waits under trio, through anyio: a task waits where asyncio has a callback."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from .._errors import BusyResourceError
+from .._limits import timed_out
+from .._senders import closed_error, is_busy
+from .._wants import DONE, FILE, SOCKET
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyio.abc import TaskGroup
+
+    from .._arguments import AnySocket
+    from .._limits import Pace
+    from .._senders import Sender
+    from .._wants import Transfer
+
+
+def refuse_owned(sock: AnySocket, *, is_small: bool) -> None:
+    """trio has no transports."""
+
+
+async def admit(sock: AnySocket) -> None:
+    """Let others run, then refuse a socket on which another call is sending."""
+    await checkpoint()
+    if is_busy(sock):
+        # A call that was cancelled before this one began may be in this very batch of tasks, or
+        # have to leave a task group first. It is over two turns later.
+        await checkpoint()
+        await checkpoint()
+        if is_busy(sock):
+            raise BusyResourceError
+
+
+async def in_thread(function: Callable[[], None]) -> None:
+    """Run a clean-up that blocks, to its end even if this task is cancelled."""
+    with anyio.CancelScope(shield=True):
+        await anyio.to_thread.run_sync(function)
+
+
+async def drive(
+    transfer: Transfer, want: int, sender: Sender, timeout: float | None, pace: Pace | None
+) -> None:
+    """Wait for what the transfer wants, and step, until it is done.
+
+    Raises:
+        TimeoutError: The total time has passed, or a limit is broken.
+        Exception: Whatever a step raises.
+    """
+    error: BaseException | None = None
+    with anyio.move_on_after(timeout) as limit:
+        async with anyio.create_task_group() as readers:
+            pump = _Pump(transfer, want, sender, readers)
+            try:
+                await (pump.run() if pace is None else pump.run_watched(pace))
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as raised:
+                # Not out of the task group, which would wrap it in an ExceptionGroup.
+                error = raised
+            finally:
+                sender.is_over = lambda: True
+            readers.cancel_scope.cancel()
+    if error is not None:
+        raise error
+    if limit.cancelled_caught and timeout is not None:
+        raise timed_out(timeout)
+
+
+class _Pump:
+    """One call that waits: what it wants next, and its read in a thread."""
+
+    def __init__(
+        self, transfer: Transfer, want: int, sender: Sender, readers: TaskGroup
+    ) -> None:
+        self._transfer = transfer
+        self._want = want
+        self._sender = sender
+        self._readers = readers
+        self._loaded: anyio.Event | None = None
+        sender.give_up = lambda _: anyio.notify_closing(sender.fd)
+
+    async def run(self) -> None:
+        while self._want != DONE:
+            await self._wait()
+            self._want = self._transfer.step()
+
+    async def run_watched(self, pace: Pace) -> None:
+        while self._want != DONE:
+            with anyio.move_on_after(pace.look()):
+                await self.run()
+
+    async def _wait(self) -> None:
+        if self._want & FILE and self._loaded is None:
+            self._loaded = anyio.Event()
+            self._readers.start_soon(self._load, self._loaded)
+        if self._want & SOCKET:
+            await self._wait_writable()
+        elif self._loaded is not None:
+            await self._loaded.wait()
+
+    async def _load(self, loaded: anyio.Event) -> None:
+        await anyio.to_thread.run_sync(self._transfer.load, abandon_on_cancel=True)
+        self._loaded = None
+        loaded.set()
+
+    async def _wait_writable(self) -> None:
+        try:
+            await anyio.wait_writable(self._sender.wait_on)
+        except anyio.BusyResourceError:
+            raise BusyResourceError from None
+        except anyio.ClosedResourceError:
+            raise closed_error() from None

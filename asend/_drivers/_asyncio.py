@@ -1,0 +1,225 @@
+"""Waits on asyncio, uvloop and other loops with `add_writer`.
+
+The transfer's step is itself the writer callback: readiness resumes the partial write inside it,
+with no task switch per chunk, and one future ends the call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from .._errors import BusyResourceError
+from .._limits import timed_out
+from .._senders import is_busy
+from .._wants import DONE, FILE, SOCKET
+from . import _proactor
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from .._arguments import AnySocket
+    from .._limits import Pace
+    from .._senders import Sender
+    from .._wants import Transfer
+
+
+def may_own(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> bool:
+    """Tell, in 0.1 us, whether one of the loop's transports may own the socket."""
+    transports = getattr(loop, "_transports", None)
+    if transports is not None:
+        return sock.fileno() in transports.data
+    # uvloop shows no table, but keeps the sockets in it from being closed.
+    return getattr(sock, "_io_refs", 1) > 0
+
+
+def refuse_owned(sock: AnySocket, *, is_small: bool) -> None:
+    """Refuse a socket that belongs to a transport, which would write in between.
+
+    Where only the loop itself can tell (uvloop), a small send on a socket that nobody holds open
+    is not asked about.
+    """
+    loop = asyncio.get_running_loop()
+    fd = sock.fileno()
+    transports = getattr(loop, "_transports", None)
+    if transports is None:
+        if not is_small or getattr(sock, "_io_refs", 1):
+            # It refuses as add_writer does, and changes nothing where nobody waits.
+            with suppress(NotImplementedError):
+                loop.remove_writer(fd)
+        return
+    transport = transports.get(fd)
+    # The table keeps transports until they are collected, when the number may be another's.
+    if transport is None or (transport.is_closing() and not transport.get_write_buffer_size()):
+        return
+    raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
+
+
+async def admit(sock: AnySocket) -> None:
+    """Refuse a socket on which another call is sending."""
+    if is_busy(sock):
+        raise BusyResourceError
+
+
+async def in_thread(function: Callable[[], None]) -> None:
+    """Run a clean-up that blocks, to its end even if this task is cancelled."""
+    await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, function))
+
+
+async def drive(
+    transfer: Transfer, want: int, sender: Sender, timeout: float | None, pace: Pace | None
+) -> None:
+    """Wait for what the transfer wants, and step, until it is done.
+
+    Raises:
+        TimeoutError: The total time has passed, or a limit is broken.
+        Exception: Whatever a step raises.
+    """
+    pump = _Pump(transfer, sender)
+    try:
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                if pump.start(want):
+                    pump.watch(pace)
+                    await pump.over
+                else:
+                    await _proactor.drive(transfer, sender, pace)
+        except TimeoutError:
+            if limit.expired() and timeout is not None:
+                raise timed_out(timeout) from None
+            raise
+    finally:
+        pump.stop()
+    if pump.error is not None:
+        try:
+            raise pump.error
+        finally:
+            # Its traceback refers to this frame, and so to the pump.
+            pump.error = None
+
+
+class _Pump:
+    """One call that waits: its writer on the loop, its read in a thread, its timer, its end."""
+
+    __slots__ = (
+        "_fd",
+        "_is_loading",
+        "_is_writing",
+        "_loop",
+        "_pace",
+        "_sender",
+        "_timer",
+        "_transfer",
+        "error",
+        "over",
+    )
+
+    def __init__(self, transfer: Transfer, sender: Sender) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transfer = transfer
+        self._sender = sender
+        self._fd = sender.wait_on.fileno()
+        self._is_writing = False
+        self._is_loading = False
+        self._pace: Pace | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        # Done when the call is over, whatever the outcome; `error` says which. An exception that
+        # was set on the future itself would be logged where a cancelled call never takes it.
+        self.over: asyncio.Future[None] = self._loop.create_future()
+        self.error: BaseException | None = None
+        sender.is_over = self.over.done
+        sender.give_up = self._end
+
+    def start(self, want: int) -> bool:
+        """Wait for the first time. False: this loop has no writer callbacks."""
+        try:
+            # Even if only the file is to be read: it is how a loop says that it cannot.
+            self._loop.add_writer(self._fd, self._turn)
+        except NotImplementedError:
+            return False
+        self._is_writing = True
+        self._wait_for(want)
+        return True
+
+    def stop(self) -> None:
+        """Leave nothing behind on the loop, nor take away what a later call put there."""
+        if self._is_writing and self._sender.is_current():
+            self._loop.remove_writer(self._fd)
+        self._is_writing = False
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _turn(self) -> None:
+        """Step, as the socket has become writable or the file was read."""
+        if self.over.done():
+            # Cancelled, and the task did not run since: not a byte more.
+            return
+        try:
+            want = self._transfer.step()
+        except BaseException as error:
+            self._end(error)
+        else:
+            if want != SOCKET or not self._is_writing:
+                self._wait_for(want)
+
+    def _wait_for(self, want: int) -> None:
+        if want == DONE:
+            self._end(None)
+            return
+        if want & FILE and not self._is_loading:
+            self._load()
+        if want & SOCKET and not self._is_writing:
+            self._loop.add_writer(self._fd, self._turn)
+            self._is_writing = True
+        elif self._is_writing and not want & SOCKET:
+            # A writable socket with nothing to send would keep the loop spinning.
+            self._loop.remove_writer(self._fd)
+            self._is_writing = False
+
+    def _end(self, error: BaseException | None) -> None:
+        if not self.over.done():
+            self.error = error
+            self.over.set_result(None)
+
+    def _load(self) -> None:
+        self._is_loading = True
+        if self._transfer.endless:
+            # A pipe may never deliver; the executor's threads are waited for at exit, these not.
+            threading.Thread(target=self._load_in_thread, daemon=True).start()
+        else:
+            self._loop.run_in_executor(None, self._load_in_thread)
+
+    def _load_in_thread(self) -> None:
+        self._transfer.load()
+        # The loop may be closed by now, if the call was cancelled long ago.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._loaded)
+
+    def _loaded(self) -> None:
+        self._is_loading = False
+        # With a writer on the loop the next step comes from there.
+        if not self._is_writing:
+            self._turn()
+
+    def watch(self, pace: Pace | None) -> None:
+        """Look at the pace of the call whenever a limit can be broken."""
+        self._pace = pace
+        if pace is not None:
+            self._look()
+
+    def _look(self) -> None:
+        assert self._pace is not None
+        try:
+            left = self._pace.look()
+        except TimeoutError as error:
+            self._end(error)
+        else:
+            self._timer = self._loop.call_later(min(left, _LONGEST_TIMER), self._look)
+
+
+# Some loops refuse delays beyond 2**31 ms or so; a look more a day costs nothing.
+_LONGEST_TIMER = 86400.0

@@ -1,0 +1,288 @@
+"""The public coroutines on sockets: check, try at once, and drive a transfer where that is not all.
+
+A call that the kernel accepts at once builds no transfer, no future and no timer.
+"""
+
+from __future__ import annotations
+
+from asyncio import _get_running_loop
+from socket import socket
+from typing import TYPE_CHECKING
+
+from . import _drivers, _senders
+from ._arguments import (
+    SOCKET_TIMEOUT,
+    as_octets,
+    as_seconds,
+    as_vectors,
+    check_file,
+    check_socket,
+    check_stream_socket,
+    check_watchers,
+)
+from ._drivers._asyncio import may_own
+from ._files import FileTransfer
+from ._limits import Limits, Pace, timed_out
+from ._senders import Sender, sending_socket
+from ._tally import Tally, note_sent
+from ._transfers import WOULD_BLOCK, Octets, Vectors
+from ._wants import DONE, SOCKET
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import ModuleType
+
+    from _typeshed import ReadableBuffer
+
+    from ._arguments import AnySocket, BinaryFile, SocketTimeout
+    from ._wants import Transfer
+
+# Up to here a send is tried before anything is built, and on loops that cannot tell cheaply
+# whether a transport owns the socket, without asking (see `refuse_owned`).
+SMALL = 64 * 1024
+
+
+async def sock_sendall(
+    sock: AnySocket,
+    data: ReadableBuffer,
+    flags: int = 0,
+    *,
+    timeout: float | SocketTimeout | None = SOCKET_TIMEOUT,
+    limits: Limits | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> None:
+    """Send all of `data` on a connected socket, as `socket.sendall` does.
+
+    Args:
+        sock: A connected non-blocking `socket.socket` of any type; under trio also a
+            `trio.socket.SocketType`. A socket with a timeout is taken too and does not block.
+        data: Any C-contiguous buffer, sent as its bytes whatever its item size and shape. It is
+            not copied: what changes in it while the call waits may be sent changed, and a
+            bytearray cannot be resized until the call ends. Empty data makes one `send(b"")`.
+        flags: As for `socket.send`, e.g. `socket.MSG_MORE`; given to each `send`.
+        timeout: The most seconds that the whole call may take, not restarted by progress. 0 tries
+            once. None: no limit. Default: the socket's own timeout where that is positive, else
+            no limit.
+        limits: The pace that the peer has to keep.
+        progress: Called with each number of bytes newly accepted by the kernel, on the event
+            loop's thread: it must not block. What it raises ends the call.
+
+    Raises:
+        BusyResourceError: Another call is sending on this socket. Nothing was sent.
+        TimeoutError: The total time has passed, or a limit is broken. Close the connection.
+        TypeError, ValueError, BufferError: An argument is wrong, the socket is blocking or of
+            type SSLSocket. Nothing was sent.
+        RuntimeError: A transport owns the socket: write to that. Nothing was sent.
+        OSError: From `send`, such as BrokenPipeError. The connection is of no more use.
+
+    Every exception of a call that has started carries the note "N of M bytes sent".
+
+    Cancellation takes effect at once: no byte is sent afterwards, and the socket stays usable.
+    Closing the socket while the call waits is deferred until the call ends; `shutdown` ends it.
+    A trio socket that is closed ends the call with OSError (EBADF).
+
+    Source: `socket.socket.sendall` in the Python documentation; send(2); PEP 475.
+    """
+    sent = 0
+    want = None
+    # What is not known for sure here goes the long way below, which checks everything.
+    if (
+        (type(data) is bytes or type(data) is bytearray)
+        and (nbytes := len(data)) <= SMALL
+        and type(sock) is socket
+        and sock.gettimeout() == 0
+        and progress is None
+        and (limits is None or type(limits) is Limits)
+        and (timeout is SOCKET_TIMEOUT or timeout is None or _is_positive(timeout))
+        and not _senders.waiting
+        and (loop := _get_running_loop()) is not None
+        and not may_own(loop, sock)
+    ):
+        try:
+            sent = sock.send(data, flags)
+        except WOULD_BLOCK:
+            pass
+        except BaseException as error:
+            note_sent(error, 0, nbytes)
+            raise
+        else:
+            if sent == nbytes:
+                return
+        want = SOCKET
+    with as_octets(data) as view:
+        tally = Tally(view.nbytes, progress, sent)
+
+        def build(sending: socket) -> Octets:
+            return Octets(sending, view, flags, tally)
+
+        await _deliver(sock, build, timeout, limits, progress, view.nbytes, want)
+
+
+def _is_positive(timeout: object) -> bool:
+    return isinstance(timeout, (float, int)) and timeout > 0
+
+
+async def sock_sendmsg(
+    sock: AnySocket,
+    buffers: Iterable[ReadableBuffer],
+    ancdata: Iterable[tuple[int, int, ReadableBuffer]] = (),
+    flags: int = 0,
+    *,
+    timeout: float | SocketTimeout | None = SOCKET_TIMEOUT,
+    limits: Limits | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> None:
+    """Send all bytes of several buffers, in their order, without joining them.
+
+    Args:
+        sock: As for `sock_sendall`.
+        buffers: C-contiguous buffers of any number, item size and shape, held until the call ends.
+            On a socket whose sends are messages (datagrams) they make one message.
+        ancdata: Ancillary data as for `socket.sendmsg`, sent once, with the first byte. File
+            descriptors in it must stay open until the call ends.
+        flags: As for `socket.sendmsg`; given to each call of it.
+        timeout: As for `sock_sendall`.
+        limits: As for `sock_sendall`.
+        progress: As for `sock_sendall`.
+
+    Raises:
+        Exception: As `sock_sendall`.
+
+    Cancellation: as `sock_sendall`.
+
+    Source: `socket.socket.sendmsg` in the Python documentation, which sends a part; sendmsg(2).
+    """
+    views = as_vectors(buffers)
+    nbytes = sum(view.nbytes for view in views)
+    tally = Tally(nbytes, progress)
+
+    def build(sending: socket) -> Vectors:
+        return Vectors(sending, views, ancdata, flags, tally)
+
+    await _deliver(sock, build, timeout, limits, progress, nbytes)
+
+
+async def sock_sendfile(
+    sock: AnySocket,
+    file: BinaryFile,
+    offset: int = 0,
+    count: int | None = None,
+    *,
+    fallback: bool = True,
+    timeout: float | SocketTimeout | None = SOCKET_TIMEOUT,
+    limits: Limits | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> int:
+    """Send a file on a connected stream socket, as `socket.sendfile` does, by `os.sendfile`.
+
+    Args:
+        sock: A connected non-blocking `socket.socket` of type SOCK_STREAM; under trio also a
+            `trio.socket.SocketType`. A socket with a timeout is taken too and does not block.
+        file: A binary file object. A regular file goes by `os.sendfile`; parts of it that are not
+            in the page cache are read first, in a worker thread, so that a slow disk does not
+            block the event loop. What `os.sendfile` cannot send (pipes, files of /proc, BytesIO,
+            gzip, devices) is read to its end in a worker thread and sent by `send`. What was
+            written to the object is flushed first.
+        offset: The first byte to send, counted from the start of the file, whatever its position.
+            It must be 0 where the file cannot seek: sending starts where reading would.
+        count: The most bytes to send. None: to the end, following a file that grows.
+        fallback: False refuses what `os.sendfile` cannot send instead of reading it.
+        timeout: As for `sock_sendall`. This is stricter than `socket.sendfile`, whose timeout
+            starts anew at each wait.
+        limits: As for `sock_sendall`.
+        progress: As for `sock_sendall`.
+
+    Returns:
+        The bytes that the kernel took. Less than `count` where the file ended before.
+
+    Raises:
+        BusyResourceError: Another call is sending on this socket. Nothing was sent.
+        SendfileNotAvailableError: `fallback` is False and the file is not of the kind.
+        TimeoutError: The total time has passed, or a limit is broken. Close the connection.
+        TypeError, ValueError, OverflowError: An argument is wrong, the file is a text file or
+            closed, the socket is blocking, of type SSLSocket or no stream. Nothing was sent.
+        RuntimeError: A transport owns the socket. Nothing was sent.
+        OSError: From the socket or the file.
+
+    Every exception of a call that has started carries the note "N of M bytes sent".
+
+    The file position is `offset` plus the bytes sent when the call ends, in whatever way, if any
+    byte was sent and the file can seek. Where a cancelled call was just reading an object that is
+    no plain file, the worker thread sets it when that read ends. The pages of the file are not
+    copied: what is written to the file shortly after the call may still change what the peer gets.
+
+    Cancellation: as `sock_sendall`. Closing the file does not end a call that uses `os.sendfile`.
+
+    Source: `socket.socket.sendfile` in the Python documentation; sendfile(2).
+    """
+    check_file(file, offset, count)
+
+    def build(sending: socket) -> FileTransfer:
+        check_stream_socket(sending)
+        return FileTransfer(sending, file, offset, count, fallback, progress)
+
+    return await _deliver(sock, build, timeout, limits, progress)
+
+
+async def _deliver(
+    sock: AnySocket,
+    build: Callable[[socket], Transfer],
+    timeout: float | SocketTimeout | None,
+    limits: Limits | None,
+    progress: Callable[[int], object] | None,
+    nbytes: int | None = None,
+    want: int | None = None,
+) -> int:
+    """Check what all calls have in common, step once, and wait where that was not all.
+
+    Args:
+        build: Makes the transfer on the socket to send by.
+        nbytes: How much is to be sent, where that is known.
+        want: What the transfer wants, if a first try was made already.
+
+    Returns:
+        The bytes that the kernel took.
+    """
+    driver = _drivers.running()
+    seconds = as_seconds(timeout, sock)
+    check_watchers(limits, progress)
+    if hasattr(sock, "fileno"):
+        driver.refuse_owned(sock, is_small=nbytes is not None and nbytes <= SMALL)
+    check_socket(sock)
+    await driver.admit(sock)
+    sending = sending_socket(sock)
+    try:
+        return await _run(driver, build(sending), Sender(sock, sending), seconds, limits, want)
+    finally:
+        if sending is not sock:
+            sending.close()
+
+
+async def _run(
+    driver: ModuleType,
+    transfer: Transfer,
+    sender: Sender,
+    timeout: float | None,
+    limits: Limits | None,
+    want: int | None,
+) -> int:
+    tally = transfer.tally
+    try:
+        if want is None:
+            want = transfer.step()
+        if want != DONE:
+            if timeout == 0:
+                raise timed_out(0)
+            with sender:
+                transfer.hold()
+                pace = None if limits is None else Pace(limits, tally)
+                await driver.drive(transfer, want, sender, timeout, pace)
+    except BaseException as error:
+        note_sent(error, tally.sent, tally.total)
+        raise
+    finally:
+        if transfer.closes_slowly:
+            await driver.in_thread(transfer.close)
+        else:
+            transfer.close()
+    return tally.sent

@@ -1,0 +1,36 @@
+"""How many bytes of one call the kernel took: for progress, limits and the note on errors."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Tally:
+    """The bytes of one call that the kernel took so far, and when it took the last of them."""
+
+    __slots__ = ("moved", "progress", "sent", "started", "total")
+
+    def __init__(
+        self, total: int | None, progress: Callable[[int], object] | None, sent: int = 0
+    ) -> None:
+        self.total = total
+        self.progress = progress
+        self.sent = sent
+        self.started = self.moved = monotonic()
+
+    def add(self, nbytes: int) -> None:
+        """Count bytes just taken. What `progress` raises ends the call, with the bytes counted."""
+        self.sent += nbytes
+        self.moved = monotonic()
+        if self.progress is not None:
+            self.progress(nbytes)
+
+
+def note_sent(error: BaseException, sent: int, total: int | None) -> None:
+    """Write on an exception how far its call came."""
+    whole = "an unknown number" if total is None else total
+    error.add_note(f"{sent} of {whole} bytes sent")

@@ -1,0 +1,145 @@
+"""What is to be sent from memory, and how far it is. No event loop here, and no waiting.
+
+`Octets` sends one buffer by `send`, `Vectors` many by `sendmsg`. Files are in `_files`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ._wants import DONE, SOCKET
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from _typeshed import ReadableBuffer
+
+    from ._tally import Tally
+
+# The most bytes that one step moves before the event loop gets its turn. One uncapped sendfile
+# to a fast receiver holds a loop for 80-100 ms and is slower than this (see benchmarks/results,
+# rows "step size"): beyond 256 KiB the caches of the processor gain nothing.
+STEP_SIZE = 256 * 1024
+
+# What a call that cannot go on without waiting raises; InterruptedError is retried at once by
+# CPython (PEP 475), so that one which still comes out waits for its turn like the others.
+WOULD_BLOCK = (BlockingIOError, InterruptedError)
+
+# The most buffers that one sendmsg takes (1024 on Linux; POSIX promises 16).
+_MOST_BUFFERS = os.sysconf("SC_IOV_MAX") if hasattr(os, "sysconf") else 16
+
+
+def step_size(sock: socket.socket, nbytes: int) -> int:
+    """Return how much of `nbytes` one step may hand over: all of it where a send is a message."""
+    return STEP_SIZE if nbytes > STEP_SIZE and sock.type == socket.SOCK_STREAM else nbytes
+
+
+class Octets:
+    """One buffer, sent by `socket.send`."""
+
+    __slots__ = ("_flags", "_sock", "_step", "_view", "tally")
+    endless = False
+    closes_slowly = False
+
+    def __init__(self, sock: socket.socket, view: memoryview, flags: int, tally: Tally) -> None:
+        self._sock = sock
+        self._view = view
+        self._flags = flags
+        self._step = step_size(sock, view.nbytes)
+        self.tally = tally
+
+    def step(self) -> int:
+        """Send once; an empty buffer too, so that a dead peer shows."""
+        tally = self.tally
+        try:
+            sent = self._sock.send(self._view[tally.sent : tally.sent + self._step], self._flags)
+        except WOULD_BLOCK:
+            return SOCKET
+        tally.add(sent)
+        return SOCKET if tally.sent < self._view.nbytes else DONE
+
+    def load(self) -> None:
+        """Nothing is ever read."""
+
+    def hold(self) -> None:
+        """The view holds the buffer already."""
+
+    def close(self) -> None:
+        """Give the buffer back, so that a bytearray can be resized again."""
+        self._view.release()
+
+    def rest(self) -> memoryview:
+        """Return what is left to be sent."""
+        return self._view[self.tally.sent :]
+
+
+class Vectors:
+    """Many buffers and their ancillary data, sent by `socket.sendmsg`."""
+
+    __slots__ = ("_ancdata", "_flags", "_left", "_sock", "_step", "tally")
+    endless = False
+    closes_slowly = False
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        views: Iterable[memoryview],
+        ancdata: Iterable[tuple[int, int, ReadableBuffer]],
+        flags: int,
+        tally: Tally,
+    ) -> None:
+        self._sock = sock
+        self._left = deque(views)
+        self._ancdata = ancdata
+        self._flags = flags
+        self._step = step_size(sock, tally.total or 0)
+        self.tally = tally
+
+    def step(self) -> int:
+        """Send once what fits in a step; the ancillary data goes with the first byte only."""
+        try:
+            sent = self._sock.sendmsg(self._batch(), self._ancdata, self._flags)
+        except WOULD_BLOCK:
+            return SOCKET
+        self._ancdata = ()
+        self._drop(sent)
+        self.tally.add(sent)
+        return SOCKET if self._left else DONE
+
+    def _batch(self) -> list[memoryview]:
+        if self._step == self.tally.total:
+            # Perhaps one message of a datagram socket: whole, or refused by the kernel.
+            return list(self._left)
+        room, batch = self._step, []
+        for view in self._left:
+            batch.append(view[:room])
+            room -= view.nbytes
+            if room <= 0 or len(batch) == _MOST_BUFFERS:
+                break
+        return batch
+
+    def _drop(self, sent: int) -> None:
+        while self._left and sent >= self._left[0].nbytes:
+            view = self._left.popleft()
+            sent -= view.nbytes
+            view.release()
+        if sent:
+            self._left[0] = self._left[0][sent:]
+
+    def load(self) -> None:
+        """Nothing is ever read."""
+
+    def hold(self) -> None:
+        """The views hold the buffers already."""
+
+    def close(self) -> None:
+        """Give the buffers back."""
+        for view in self._left:
+            view.release()
+
+    def rest(self) -> memoryview:
+        """Return what is left, in one piece."""
+        return memoryview(b"".join(self._left))

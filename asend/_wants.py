@@ -1,0 +1,54 @@
+"""What a transfer and a driver say to each other.
+
+A transfer makes one bounded attempt per `step` and answers what it wants before the next one;
+a driver waits for that and knows no bytes. This is all that the two know of each other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from ._arguments import BinaryFile
+    from ._tally import Tally
+
+# Bits, so that "send on, and read the next block meanwhile" is SOCKET | FILE.
+DONE = 0
+SOCKET = 1
+FILE = 2
+
+
+class FilePart(NamedTuple):
+    """A range of a file that a loop of its own may send whole."""
+
+    file: BinaryFile
+    offset: int
+    count: int | None
+    fallback: bool
+
+
+class Transfer(Protocol):
+    """Something to be sent, and how far it is."""
+
+    tally: Tally
+    # A load may wait for ever (a pipe, a terminal): its thread must not keep the process alive.
+    endless: bool
+
+    @property
+    def closes_slowly(self) -> bool:
+        """Whether `close` may block, and should run in a worker thread."""
+
+    def step(self) -> int:
+        """Try once, without blocking; answer DONE, SOCKET, FILE or SOCKET | FILE."""
+
+    def load(self) -> None:
+        """Read what a step asked for. Blocks: for a worker thread. Never raises."""
+
+    def hold(self) -> None:
+        """Make safe against a file that is closed while the call waits."""
+
+    def close(self) -> None:
+        """Release everything; the worker thread, if one reads, does it at its end."""
+
+    def rest(self) -> memoryview | FilePart:
+        """Return what is left, for a loop that sends by itself."""

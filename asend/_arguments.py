@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from _typeshed import ReadableBuffer
-    from trio.socket import SocketType as TrioSocket
-
-    AnySocket: TypeAlias = socket.socket | TrioSocket
 
 
 class BinaryFile(Protocol):
@@ -28,6 +25,32 @@ class BinaryFile(Protocol):
 
     def read(self, size: int = ..., /) -> bytes:
         """Return up to `size` bytes, none at the end."""
+
+
+class TrioSocket(Protocol):
+    """`trio.socket.SocketType`, for type checkers that may not find trio."""
+
+    @property
+    def family(self) -> int:
+        """The address family."""
+
+    @property
+    def type(self) -> int:
+        """The type of socket."""
+
+    @property
+    def proto(self) -> int:
+        """The protocol."""
+
+    @property
+    def did_shutdown_SHUT_WR(self) -> bool:
+        """Whether sending has ended; only trio's sockets tell."""
+
+    def fileno(self) -> int:
+        """Return the descriptor, -1 when closed."""
+
+
+AnySocket: TypeAlias = socket.socket | TrioSocket
 
 
 class SocketTimeout:
@@ -97,6 +120,12 @@ def is_trio_socket(sock: object) -> bool:
     return trio is not None and isinstance(sock, trio.socket.SocketType)
 
 
+def check_open(sock: AnySocket) -> None:
+    """Refuse a closed socket; what is no socket at all is left to `check_socket`."""
+    if hasattr(sock, "fileno") and sock.fileno() < 0:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
 def check_socket(sock: AnySocket) -> None:
     """Refuse what is no socket, encrypts, or would block."""
     ssl = sys.modules.get("ssl")
@@ -111,8 +140,6 @@ def check_socket(sock: AnySocket) -> None:
 
 def check_stream_socket(sock: AnySocket) -> None:
     """Refuse sockets that no file can be sent on."""
-    if sock.fileno() < 0:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     # Not `&`: SOCK_SEQPACKET has that bit set too.
     if sock.type != socket.SOCK_STREAM:
         raise ValueError("only SOCK_STREAM type sockets are supported")

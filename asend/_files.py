@@ -63,7 +63,7 @@ class _Descriptor:
 
 
 class _Refused(SendfileNotAvailableError):
-    """The kernel will not send this file. Its own class, as a progress callback may raise the other."""
+    """The kernel will not send this. A class of its own: a progress callback may raise the other."""
 
 
 class _ByKernel:
@@ -241,8 +241,8 @@ class FileTransfer:
     __slots__ = (
         "_count",
         "_descriptor",
-        "_fallback",
         "_failure",
+        "_fallback",
         "_file",
         "_is_inline",
         "_is_reading",
@@ -274,14 +274,17 @@ class FileTransfer:
         self._lock = threading.Lock()
         self._is_reading = False
         self.is_over = False
-        # Memory needs no thread.
-        self._is_inline = type(file) is io.BytesIO
+        self._is_inline = False
         self._reader: _ObjectReader | None = None
         self._descriptor: _Descriptor | None = None
         self._way: _ByKernel | _ByCopy
 
         fd = _descriptor_of(file)
-        status = None if fd is None else os.fstat(fd)
+        try:
+            status = None if fd is None else os.fstat(fd)
+        except OSError:
+            # No descriptor, whatever its `fileno` says: an object to be read.
+            status = None
         total = count
         if status is not None and stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -296,7 +299,11 @@ class FileTransfer:
         elif not fallback:
             raise SendfileNotAvailableError("not a regular file")
         else:
-            self.endless = not self._is_inline and (status is not None or not is_seekable(file))
+            if type(file) is io.BytesIO:
+                # Memory needs no thread.
+                self._is_inline = True
+                total = max(0, file.getbuffer().nbytes - offset) if count is None else count
+            self.endless = status is not None or not is_seekable(file)
             self._reader = _ObjectReader(file, offset, endless=self.endless)
             self._way = self._by_copy(0)
         self.tally = Tally(total, progress)
@@ -373,12 +380,12 @@ class FileTransfer:
 
     @property
     def closes_slowly(self) -> bool:
-        """Whether `close` has to seek an object that may take its time (gzip reads it all again)."""
+        """Whether `close` has to seek, which may take its time (gzip starts anew)."""
         reader = self._reader
         return not (self._is_inline or reader is None or reader.is_at(self.tally.sent))
 
     def close(self) -> None:
-        """Release the descriptor and set the file position, or leave it to the thread that reads."""
+        """Release the descriptor and set the file position, or leave it to a thread that reads."""
         with self._lock:
             self.is_over = True
             is_reading = self._is_reading

@@ -102,4 +102,3 @@ def sending_socket(sock: AnySocket) -> socket.socket:
     duplicate = socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
     duplicate.setblocking(False)
     return duplicate
-

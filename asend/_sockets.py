@@ -16,6 +16,7 @@ from ._arguments import (
     as_seconds,
     as_vectors,
     check_file,
+    check_open,
     check_socket,
     check_stream_socket,
     check_watchers,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from ._wants import Transfer
 
 # Up to here a send is tried before anything is built, and on loops that cannot tell cheaply
-# whether a transport owns the socket, without asking (see `refuse_owned`).
+# whether a transport owns the socket, without asking (see `admit`).
 SMALL = 64 * 1024
 
 
@@ -78,7 +79,7 @@ async def sock_sendall(
     Every exception of a call that has started carries the note "N of M bytes sent".
 
     Cancellation takes effect at once: no byte is sent afterwards, and the socket stays usable.
-    Closing the socket while the call waits is deferred until the call ends; `shutdown` ends it.
+    Closing the socket while the call waits is deferred until the call ends; `shutdown(SHUT_RDWR)` ends it.
     A trio socket that is closed ends the call with OSError (EBADF).
 
     Source: `socket.socket.sendall` in the Python documentation; send(2); PEP 475.
@@ -157,9 +158,13 @@ async def sock_sendmsg(
     tally = Tally(nbytes, progress)
 
     def build(sending: socket) -> Vectors:
-        return Vectors(sending, views, ancdata, flags, tally)
+        return Vectors(sending, views, nbytes, ancdata, flags, tally)
 
-    await _deliver(sock, build, timeout, limits, progress, nbytes)
+    try:
+        await _deliver(sock, build, timeout, limits, progress, nbytes)
+    finally:
+        for view in views:
+            view.release()
 
 
 async def sock_sendfile(
@@ -246,10 +251,10 @@ async def _deliver(
     driver = _drivers.running()
     seconds = as_seconds(timeout, sock)
     check_watchers(limits, progress)
+    check_open(sock)
     if hasattr(sock, "fileno"):
-        driver.refuse_owned(sock, is_small=nbytes is not None and nbytes <= SMALL)
+        await driver.admit(sock, is_small=nbytes is not None and nbytes <= SMALL)
     check_socket(sock)
-    await driver.admit(sock)
     sending = sending_socket(sock)
     try:
         return await _run(driver, build(sending), Sender(sock, sending), seconds, limits, want)
@@ -262,7 +267,7 @@ async def _run(
     driver: ModuleType,
     transfer: Transfer,
     sender: Sender,
-    timeout: float | None,
+    seconds: float | None,
     limits: Limits | None,
     want: int | None,
 ) -> int:
@@ -271,12 +276,12 @@ async def _run(
         if want is None:
             want = transfer.step()
         if want != DONE:
-            if timeout == 0:
+            if seconds == 0:
                 raise timed_out(0)
             with sender:
                 transfer.hold()
                 pace = None if limits is None else Pace(limits, tally)
-                await driver.drive(transfer, want, sender, timeout, pace)
+                await driver.drive(transfer, want, sender, seconds, pace)
     except BaseException as error:
         note_sent(error, tally.sent, tally.total)
         raise

@@ -32,11 +32,6 @@ WOULD_BLOCK = (BlockingIOError, InterruptedError)
 _MOST_BUFFERS = os.sysconf("SC_IOV_MAX") if hasattr(os, "sysconf") else 16
 
 
-def step_size(sock: socket.socket, nbytes: int) -> int:
-    """Return how much of `nbytes` one step may hand over: all of it where a send is a message."""
-    return STEP_SIZE if nbytes > STEP_SIZE and sock.type == socket.SOCK_STREAM else nbytes
-
-
 class Octets:
     """One buffer, sent by `socket.send`."""
 
@@ -48,7 +43,9 @@ class Octets:
         self._sock = sock
         self._view = view
         self._flags = flags
-        self._step = step_size(sock, view.nbytes)
+        # A datagram is one message, whatever its size. (The type is slow to ask for.)
+        is_cut = view.nbytes > STEP_SIZE and sock.type == socket.SOCK_STREAM
+        self._step = STEP_SIZE if is_cut else view.nbytes
         self.tally = tally
 
     def step(self) -> int:
@@ -79,7 +76,7 @@ class Octets:
 class Vectors:
     """Many buffers and their ancillary data, sent by `socket.sendmsg`."""
 
-    __slots__ = ("_ancdata", "_flags", "_left", "_sock", "_step", "tally")
+    __slots__ = ("_ancdata", "_flags", "_is_whole", "_left", "_sock", "tally")
     endless = False
     closes_slowly = False
 
@@ -87,6 +84,7 @@ class Vectors:
         self,
         sock: socket.socket,
         views: Iterable[memoryview],
+        nbytes: int,
         ancdata: Iterable[tuple[int, int, ReadableBuffer]],
         flags: int,
         tally: Tally,
@@ -95,7 +93,8 @@ class Vectors:
         self._left = deque(views)
         self._ancdata = ancdata
         self._flags = flags
-        self._step = step_size(sock, tally.total or 0)
+        is_large = nbytes > STEP_SIZE or len(self._left) > _MOST_BUFFERS
+        self._is_whole = is_large and sock.type != socket.SOCK_STREAM
         self.tally = tally
 
     def step(self) -> int:
@@ -110,10 +109,10 @@ class Vectors:
         return SOCKET if self._left else DONE
 
     def _batch(self) -> list[memoryview]:
-        if self._step == self.tally.total:
-            # Perhaps one message of a datagram socket: whole, or refused by the kernel.
+        if self._is_whole:
+            # One message, that the kernel takes or refuses.
             return list(self._left)
-        room, batch = self._step, []
+        room, batch = STEP_SIZE, []
         for view in self._left:
             batch.append(view[:room])
             room -= view.nbytes

@@ -23,7 +23,7 @@ class FilePart(NamedTuple):
 
     file: BinaryFile
     offset: int
-    count: int | None
+    left: int | None
     fallback: bool
 
 

@@ -23,11 +23,7 @@ if TYPE_CHECKING:
     from .._wants import Transfer
 
 
-def refuse_owned(sock: AnySocket, *, is_small: bool) -> None:
-    """trio has no transports."""
-
-
-async def admit(sock: AnySocket) -> None:
+async def admit(sock: AnySocket, *, is_small: bool) -> None:
     """Let others run, then refuse a socket on which another call is sending."""
     await checkpoint()
     if is_busy(sock):
@@ -46,7 +42,7 @@ async def in_thread(function: Callable[[], None]) -> None:
 
 
 async def drive(
-    transfer: Transfer, want: int, sender: Sender, timeout: float | None, pace: Pace | None
+    transfer: Transfer, want: int, sender: Sender, seconds: float | None, pace: Pace | None
 ) -> None:
     """Wait for what the transfer wants, and step, until it is done.
 
@@ -55,7 +51,7 @@ async def drive(
         Exception: Whatever a step raises.
     """
     error: BaseException | None = None
-    with anyio.move_on_after(timeout) as limit:
+    with anyio.move_on_after(seconds) as limit:
         async with anyio.create_task_group() as readers:
             pump = _Pump(transfer, want, sender, readers)
             try:
@@ -70,27 +66,32 @@ async def drive(
             readers.cancel_scope.cancel()
     if error is not None:
         raise error
-    if limit.cancelled_caught and timeout is not None:
-        raise timed_out(timeout)
+    if limit.cancelled_caught and seconds is not None:
+        raise timed_out(seconds)
 
 
 class _Pump:
     """One call that waits: what it wants next, and its read in a thread."""
 
-    def __init__(
-        self, transfer: Transfer, want: int, sender: Sender, readers: TaskGroup
-    ) -> None:
+    def __init__(self, transfer: Transfer, want: int, sender: Sender, readers: TaskGroup) -> None:
         self._transfer = transfer
-        self._want = want
         self._sender = sender
         self._readers = readers
         self._loaded: anyio.Event | None = None
         sender.give_up = lambda _: anyio.notify_closing(sender.fd)
+        self._set_want(want)
+
+    def _set_want(self, want: int) -> None:
+        # Once per step: a wait that is begun again must not read a second block.
+        self._want = want
+        if want & FILE and self._loaded is None:
+            self._loaded = anyio.Event()
+            self._readers.start_soon(self._load, self._loaded)
 
     async def run(self) -> None:
         while self._want != DONE:
             await self._wait()
-            self._want = self._transfer.step()
+            self._set_want(self._transfer.step())
 
     async def run_watched(self, pace: Pace) -> None:
         while self._want != DONE:
@@ -98,9 +99,6 @@ class _Pump:
                 await self.run()
 
     async def _wait(self) -> None:
-        if self._want & FILE and self._loaded is None:
-            self._loaded = anyio.Event()
-            self._readers.start_soon(self._load, self._loaded)
         if self._want & SOCKET:
             await self._wait_writable()
         elif self._loaded is not None:

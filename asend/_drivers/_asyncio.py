@@ -11,6 +11,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from .._arguments import is_trio_socket
 from .._errors import BusyResourceError
 from .._limits import timed_out
 from .._senders import is_busy
@@ -33,20 +34,25 @@ def may_own(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> bool:
     if transports is not None:
         return sock.fileno() in transports.data
     # uvloop shows no table, but keeps the sockets in it from being closed.
-    return getattr(sock, "_io_refs", 1) > 0
+    return bool(getattr(sock, "_io_refs", True))
 
 
-def refuse_owned(sock: AnySocket, *, is_small: bool) -> None:
-    """Refuse a socket that belongs to a transport, which would write in between.
+async def admit(sock: AnySocket, *, is_small: bool) -> None:
+    """Refuse a socket on which another call is sending, or that belongs to a transport.
 
-    Where only the loop itself can tell (uvloop), a small send on a socket that nobody holds open
-    is not asked about.
+    Where only the loop itself can tell who owns it (uvloop), a small send on a socket that nobody
+    holds open is not asked about.
     """
+    # First, as asking the loop below takes away the writer of a call that waits.
+    if is_busy(sock):
+        raise BusyResourceError
+    if is_trio_socket(sock):
+        raise TypeError("a trio socket can be sent on only under trio")
     loop = asyncio.get_running_loop()
     fd = sock.fileno()
     transports = getattr(loop, "_transports", None)
     if transports is None:
-        if not is_small or getattr(sock, "_io_refs", 1):
+        if not is_small or getattr(sock, "_io_refs", True):
             # It refuses as add_writer does, and changes nothing where nobody waits.
             with suppress(NotImplementedError):
                 loop.remove_writer(fd)
@@ -58,19 +64,13 @@ def refuse_owned(sock: AnySocket, *, is_small: bool) -> None:
     raise RuntimeError(f"File descriptor {fd!r} is used by transport {transport!r}")
 
 
-async def admit(sock: AnySocket) -> None:
-    """Refuse a socket on which another call is sending."""
-    if is_busy(sock):
-        raise BusyResourceError
-
-
 async def in_thread(function: Callable[[], None]) -> None:
     """Run a clean-up that blocks, to its end even if this task is cancelled."""
     await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, function))
 
 
 async def drive(
-    transfer: Transfer, want: int, sender: Sender, timeout: float | None, pace: Pace | None
+    transfer: Transfer, want: int, sender: Sender, seconds: float | None, pace: Pace | None
 ) -> None:
     """Wait for what the transfer wants, and step, until it is done.
 
@@ -80,7 +80,7 @@ async def drive(
     """
     pump = _Pump(transfer, sender)
     try:
-        limit = asyncio.timeout(timeout)
+        limit = asyncio.timeout(seconds)
         try:
             async with limit:
                 if pump.start(want):
@@ -89,8 +89,8 @@ async def drive(
                 else:
                     await _proactor.drive(transfer, sender, pace)
         except TimeoutError:
-            if limit.expired() and timeout is not None:
-                raise timed_out(timeout) from None
+            if limit.expired() and seconds is not None:
+                raise timed_out(seconds) from None
             raise
     finally:
         pump.stop()
@@ -132,7 +132,7 @@ class _Pump:
         self.over: asyncio.Future[None] = self._loop.create_future()
         self.error: BaseException | None = None
         sender.is_over = self.over.done
-        sender.give_up = self._end
+        sender.give_up = self._give_up
 
     def start(self, want: int) -> bool:
         """Wait for the first time. False: this loop has no writer callbacks."""
@@ -152,6 +152,12 @@ class _Pump:
         self._is_writing = False
         if self._timer is not None:
             self._timer.cancel()
+
+    def _give_up(self, error: OSError) -> None:
+        # Before its number is registered anew: selectors think that they know it already, and
+        # would never tell the kernel of the socket that has it now.
+        self.stop()
+        self._end(error)
 
     def _turn(self) -> None:
         """Step, as the socket has become writable or the file was read."""

@@ -1,0 +1,188 @@
+"""The matrix of runtimes, and peers: every behaviour is shown on each runtime and socket family."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+import uvloop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+# A callback that holds the loop for longer is an error. asyncio's own 0.1 s is what a noisy
+# machine takes by itself now and then.
+SLOW_CALLBACK = 0.5
+
+
+def debug_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.SelectorEventLoop()
+    loop.slow_callback_duration = SLOW_CALLBACK
+    return loop
+
+
+def eager_loop() -> asyncio.AbstractEventLoop:
+    loop = debug_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    return loop
+
+
+ASYNCIO = [
+    pytest.param(("asyncio", {"debug": True, "loop_factory": debug_loop}), id="asyncio"),
+    pytest.param(
+        ("asyncio", {"debug": True, "loop_factory": eager_loop}),
+        id="asyncio-eager",
+        marks=pytest.mark.skipif(
+            sys.version_info < (3, 12), reason="eager tasks are of Python 3.12"
+        ),
+    ),
+    pytest.param(("asyncio", {"loop_factory": uvloop.new_event_loop}), id="uvloop"),
+]
+TRIO = [pytest.param(("trio", {}), id="trio")]
+
+
+@pytest.fixture(params=ASYNCIO + TRIO)
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def no_blocked_loop(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    slow = [r.getMessage() for r in caplog.records if r.name == "asyncio" and "took" in r.msg]
+    errors = [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR]
+    assert not slow
+    assert not errors
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_left() -> Iterator[None]:
+    # One number would do on a quiet process; names show what was left.
+    before = descriptors()
+    yield
+    left = descriptors() - before
+    assert not left
+
+
+def descriptors() -> set[str]:
+    """The descriptors of this process that are of a socket or a file of a test."""
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{number}")
+        except FileNotFoundError:
+            continue
+        if target.startswith("socket:") or "pytest-of" in target:
+            found.add(f"{number} {target}")
+    return found
+
+
+class Peer:
+    """The two ends of a connection: `sock` to send on, and the one that reads."""
+
+    def __init__(self, sock: socket.socket, other: socket.socket) -> None:
+        self.sock = sock
+        self.other = other
+        sock.setblocking(False)
+        other.setblocking(False)
+
+    def close(self) -> None:
+        self.sock.close()
+        self.other.close()
+
+    def is_full(self) -> bool:
+        return not select.select([], [self.sock], [], 0)[1]
+
+    def read_now(self, most: int = 1 << 30) -> bytes:
+        """Read what is there."""
+        data = b""
+        while len(data) < most:
+            try:
+                block = self.other.recv(min(most - len(data), 1 << 20))
+            except BlockingIOError:
+                break
+            if not block:
+                break
+            data += block
+        return data
+
+    async def read(self, nbytes: int) -> bytes:
+        """Read so many bytes, or to the end."""
+        blocks = []
+        while nbytes:
+            try:
+                block = self.other.recv(min(nbytes, 1 << 20))
+            except BlockingIOError:
+                await anyio.wait_readable(self.other)
+                continue
+            if not block:
+                break
+            blocks.append(block)
+            nbytes -= len(block)
+        return b"".join(blocks)
+
+    async def read_all(self) -> bytes:
+        """Close the sending end, then read everything."""
+        self.sock.close()
+        return await self.read(1 << 30)
+
+    async def until_full(self) -> None:
+        """Wait until the sender has to wait."""
+        while not self.is_full():
+            await anyio.sleep(0.001)
+
+
+def unix_pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair()
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.socket() as listener:
+        # Small buffers, so that there is something to wait for.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        other = socket.create_connection(listener.getsockname())
+        sock, _ = listener.accept()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    return sock, other
+
+
+@pytest.fixture(params=[unix_pair, tcp_pair], ids=["unix", "tcp"])
+def peer(request: pytest.FixtureRequest) -> Iterator[Peer]:
+    peer = Peer(*request.param())
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def unix_peer() -> Iterator[Peer]:
+    peer = Peer(*unix_pair())
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def tcp_peer() -> Iterator[Peer]:
+    peer = Peer(*tcp_pair())
+    yield peer
+    peer.close()
+
+
+# Not periodic in any power of two, so that a block sent twice or left out shows.
+DATA = b"".join(b"%d," % n for n in range(450_000))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(DATA)
+    return path

@@ -1,0 +1,68 @@
+"""The hello examples, run as the tutorial says."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from processes import EXAMPLES, PATIENCE, port_of, run, started, stop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def receive_all(port: int) -> bytes:
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)) as sock:
+        return sock.makefile("rb").read()
+
+
+def test_the_client_prints_the_whole_message_of_the_server() -> None:
+    with started(EXAMPLES / "hello_server.py", "--port", 0) as (_, line):
+        client = run(EXAMPLES / "hello_client.py", "--port", port_of(line))
+
+    assert client.stderr == ""
+    assert client.returncode == 0
+    assert client.stdout.startswith("received 72 bytes: Hello! ")
+
+
+def test_the_server_serves_every_client_until_it_is_interrupted() -> None:
+    with started(EXAMPLES / "hello_server.py", "--port", 0) as (server, line):
+        messages = {receive_all(port_of(line)) for _ in range(20)}
+        end = stop(server, signal.SIGINT)
+
+    assert len(messages) == 1
+    assert end == (0, "")
+
+
+def test_the_client_says_that_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+
+    client = run(EXAMPLES / "hello_client.py", "--port", port)
+
+    assert client.returncode == 1
+    assert client.stderr.startswith("hello_client: ")
+    assert client.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_the_trio_server_sends_its_message_and_then_the_file(tmp_path: Path, size: int) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"asend" * (size // 5) + b"." * (size % 5))
+
+    with started(EXAMPLES / "trio_server.py", "--port", 0, file) as (server, line):
+        received = receive_all(port_of(line))
+        end = stop(server, signal.SIGINT)
+
+    assert received == b"Hello from trio!\n" + file.read_bytes()
+    assert end == (0, "")
+
+
+def test_the_trio_server_needs_no_file() -> None:
+    with started(EXAMPLES / "trio_server.py", "--port", 0) as (_, line):
+        received = receive_all(port_of(line))
+
+    assert received == b"Hello from trio!\n"

@@ -351,10 +351,12 @@ class FileTransfer:
             if want == FILE:
                 raise self._failure
             return want & ~FILE
-        if self._is_inline and want & FILE:
-            self.load()
-            return self.step() if want == FILE else SOCKET
-        return want
+        if not self._is_inline:
+            return want
+        if want != FILE:
+            return want & ~FILE
+        self.load()
+        return self.step()
 
     def load(self) -> None:
         """Read what the next steps send, unless the call has ended meanwhile."""
@@ -371,7 +373,7 @@ class FileTransfer:
             self._is_reading = False
             is_over = self.is_over
         if is_over:
-            self._clean_up()
+            self._release()
 
     def hold(self) -> None:
         """Take a descriptor of our own, as the file may be closed while the call waits."""
@@ -389,20 +391,20 @@ class FileTransfer:
         with self._lock:
             self.is_over = True
             is_reading = self._is_reading
+        if self._descriptor is not None and self.tally.sent:
+            # seek, not os.lseek: a BufferedReader that was read before would not notice. The file
+            # may be closed, or have no position: neither is an error of the sending.
+            with suppress(OSError, ValueError, AttributeError):
+                self._file.seek(self._offset + self.tally.sent)  # type: ignore[attr-defined]
         if not is_reading:
-            self._clean_up()
+            self._release()
 
-    def _clean_up(self) -> None:
-        sent = self.tally.sent
-        # The file may be closed, or have no position: neither is an error of the sending.
-        with suppress(OSError, ValueError, AttributeError):
-            if self._reader is not None:
-                self._reader.restore(sent)
-            elif sent:
-                # seek, not os.lseek: a BufferedReader that was read before would not notice.
-                self._file.seek(self._offset + sent)  # type: ignore[attr-defined]  # see suppress
+    def _release(self) -> None:
         if self._descriptor is not None:
             self._descriptor.release()
+        if self._reader is not None:
+            with suppress(OSError, ValueError):
+                self._reader.restore(self.tally.sent)
 
     def rest(self) -> FilePart:
         """Return what is left to be sent."""

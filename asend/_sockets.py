@@ -212,7 +212,7 @@ async def sock_sendfile(
     Every exception of a call that has started carries the note "N of M bytes sent".
 
     The file position is `offset` plus the bytes sent when the call ends, in whatever way, if any
-    byte was sent and the file can seek. Where a cancelled call was just reading an object that is
+    byte was sent and the file can seek. Where a call that failed was just reading an object that is
     no plain file, the worker thread sets it when that read ends. The pages of the file are not
     copied: what is written to the file shortly after the call may still change what the peer gets.
 

@@ -32,5 +32,5 @@ class Tally:
 
 def note_sent(error: BaseException, sent: int, total: int | None) -> None:
     """Write on an exception how far its call came."""
-    whole = "an unknown number" if total is None else total
+    whole = "an unknown number of" if total is None else total
     error.add_note(f"{sent} of {whole} bytes sent")

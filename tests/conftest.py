@@ -37,15 +37,11 @@ def eager_loop() -> asyncio.AbstractEventLoop:
 
 ASYNCIO = [
     pytest.param(("asyncio", {"debug": True, "loop_factory": debug_loop}), id="asyncio"),
-    pytest.param(
-        ("asyncio", {"debug": True, "loop_factory": eager_loop}),
-        id="asyncio-eager",
-        marks=pytest.mark.skipif(
-            sys.version_info < (3, 12), reason="eager tasks are of Python 3.12"
-        ),
-    ),
     pytest.param(("asyncio", {"loop_factory": uvloop.new_event_loop}), id="uvloop"),
 ]
+if sys.version_info >= (3, 12):
+    eager = ("asyncio", {"debug": True, "loop_factory": eager_loop})
+    ASYNCIO.append(pytest.param(eager, id="asyncio-eager"))
 TRIO = [pytest.param(("trio", {}), id="trio")]
 
 

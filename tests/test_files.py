@@ -1,4 +1,4 @@
-"""Files on every runtime: what is sent of which kind, where the position ends, what blocks nobody."""
+"""Files on every runtime: what is sent of which kind, where the position ends, what blocks."""
 
 from __future__ import annotations
 
@@ -222,9 +222,7 @@ async def test_the_position_is_exact_after_cancelling_at_every_wait(
     received = b""
 
     async with anyio.create_task_group() as group:
-        group.start_soon(
-            partial(asend.sock_sendfile, peer.sock, file, 10, progress=counted.append)
-        )
+        group.start_soon(partial(asend.sock_sendfile, peer.sock, file, 10, progress=counted.append))
         for _ in range(waits):
             await peer.until_full()
             received += peer.read_now()
@@ -619,5 +617,3 @@ def count_of(path: Path) -> int:
         except FileNotFoundError:
             continue
     return links.count(str(path))
-
-

@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 import pytest
 import trio
 import trio.testing
@@ -336,9 +337,7 @@ async def test_progress_holds_a_stall_off(unix_peer: Peer) -> None:
     assert sum(counted) == len(DATA)
 
 
-async def test_a_rate_below_the_least_ends_the_call_after_the_grace(
-    send: Send, peer: Peer
-) -> None:
+async def test_a_rate_below_the_least_ends_the_call_after_the_grace(send: Send, peer: Peer) -> None:
     limits = asend.Limits(min_rate=1e9, grace=0.1)
     start = time.monotonic()
 
@@ -461,9 +460,7 @@ async def test_shutdown_ends_a_waiting_call(send: Send, peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("waits", range(4))
-async def test_a_cancelled_call_is_exact_at_every_wait(
-    waits: int, send: Send, peer: Peer
-) -> None:
+async def test_a_cancelled_call_is_exact_at_every_wait(waits: int, send: Send, peer: Peer) -> None:
     counted: list[int] = []
     received = b""
     caught: list[BaseException] = []
@@ -668,7 +665,7 @@ async def test_others_run_while_a_fast_peer_takes_everything(send: Send, peer: P
         nonlocal turns
         while not is_over:
             turns += 1
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
 
     counted: list[int] = []
     async with anyio.create_task_group() as group:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 try:
     import httptools  # noqa: F401  (asked here, where its absence has one plain answer)
+
     from server import listen, serve
 except ModuleNotFoundError as error:
     sys.exit(f"file_server: error: {error.name} is missing: pip install 'asend[server]'")

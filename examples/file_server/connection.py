@@ -8,10 +8,9 @@ import logging
 import socket
 from http import HTTPStatus
 
+import asend
 from messages import Request, RequestParser, Response, text_response
 from resources import respond
-
-import asend
 
 # Seconds for a request to come in, from its first byte on (for the first one: from accepting on).
 HEADER_SECONDS = 10.0

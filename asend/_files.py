@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from ._arguments import as_octets, is_seekable
 from ._errors import SendfileNotAvailableError
-from ._residency import is_resident
+from ._residency import Mapping, is_resident, mapping_with
 from ._tally import Tally
 from ._transfers import STEP_SIZE, WOULD_BLOCK
 from ._wants import DONE, FILE, SOCKET, FilePart
@@ -63,13 +63,23 @@ class _Descriptor:
 
 
 class _Refused(SendfileNotAvailableError):
-    """The kernel will not send this. A class of its own: a progress callback may raise the other."""
+    """The kernel will not send this. Its own class, as `progress` may raise the public one."""
 
 
 class _ByKernel:
     """`os.sendfile` of what the page cache has."""
 
-    __slots__ = ("_end", "_file", "_loaded_at", "_loaded_to", "_must", "_size", "_sock", "_start")
+    __slots__ = (
+        "_end",
+        "_file",
+        "_loaded_at",
+        "_loaded_to",
+        "_mapping",
+        "_must",
+        "_size",
+        "_sock",
+        "_start",
+    )
 
     def __init__(
         self, sock: socket.socket, file: _Descriptor, start: int, end: int | None, must: bool
@@ -83,6 +93,8 @@ class _ByKernel:
         # Where the last window began that a thread read, and where what was read ends.
         self._loaded_at = -1
         self._loaded_to = 0
+        # Made where the page cache is not to be seen otherwise.
+        self._mapping: Mapping | None = None
 
     def step(self, tally: Tally) -> int:
         position = self._start + tally.sent
@@ -119,7 +131,7 @@ class _ByKernel:
         return position >= self._size
 
     def _is_cold(self, position: int, nbytes: int) -> bool:
-        resident = is_resident(self._file.fd, position, nbytes)
+        resident = self._is_resident(position, nbytes)
         if resident is None:
             return position >= self._loaded_to
         if resident:
@@ -131,6 +143,21 @@ class _ByKernel:
         if not self._must:
             raise _Refused("the file does not stay in the page cache")
         return False
+
+    def _is_resident(self, position: int, nbytes: int) -> bool | None:
+        if self._mapping is not None:
+            return self._mapping.has(position, nbytes)
+        fd = self._file.fd
+        resident = is_resident(fd, position, nbytes)
+        if resident is False:
+            self._mapping = mapping_with(fd, self._size, position, nbytes)
+            return self._mapping is not None
+        return resident
+
+    def close(self) -> None:
+        if self._mapping is not None:
+            self._mapping.release()
+            self._mapping = None
 
     def _ahead(self, position: int) -> int:
         # Only a file that was cold here is read ahead, and by one window at most.
@@ -182,6 +209,9 @@ class _ByCopy:
         if self._at < self._block.nbytes or self._next is not None:
             return SOCKET | self._ahead()
         return DONE if self._is_last else FILE
+
+    def close(self) -> None:
+        """Nothing but blocks to forget."""
 
     def _ahead(self) -> int:
         return FILE if self._next is None and not self._is_last else 0
@@ -344,6 +374,7 @@ class FileTransfer:
         except _Refused:
             if not self._fallback:
                 raise
+            self._way.close()
             self._way = self._by_copy(self.tally.sent)
             want = FILE
         if self._failure is not None:
@@ -396,6 +427,7 @@ class FileTransfer:
             # may be closed, or have no position: neither is an error of the sending.
             with suppress(OSError, ValueError, AttributeError):
                 self._file.seek(self._offset + self.tally.sent)  # type: ignore[attr-defined]
+        self._way.close()
         if not is_reading:
             self._release()
 

@@ -58,11 +58,20 @@ def check_number(name: str, value: float) -> float:
 class Pace:
     """Watches one call: too slow already, or when to look again."""
 
-    __slots__ = ("_limits", "_tally")
+    __slots__ = ("_limits", "_moved", "_progress", "_started", "_tally")
 
     def __init__(self, limits: Limits, tally: Tally) -> None:
         self._limits = limits
+        self._started = self._moved = monotonic()
         self._tally = tally
+        # Only calls with limits pay for a look at the clock per chunk.
+        self._progress = tally.progress
+        tally.progress = self._count
+
+    def _count(self, nbytes: int) -> None:
+        self._moved = monotonic()
+        if self._progress is not None:
+            self._progress(nbytes)
 
     def look(self) -> float:
         """Return the seconds until a limit can be broken at the earliest (inf: never).
@@ -74,11 +83,11 @@ class Pace:
         left = math.inf
         stall, min_rate, tally = self._limits.stall, self._limits.min_rate, self._tally
         if stall is not None:
-            left = tally.moved + stall - now
+            left = self._moved + stall - now
             if left <= 0:
                 raise TimeoutError(f"stalled: no byte accepted for {stall:g} s")
         if min_rate is not None:
-            elapsed = now - tally.started
+            elapsed = now - self._started
             due = max(self._limits.grace, tally.sent / min_rate)
             if elapsed > due:
                 rate = tally.sent / elapsed

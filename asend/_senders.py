@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from ._arguments import is_trio_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from ._arguments import AnySocket
@@ -92,13 +94,13 @@ def closed_error() -> OSError:
     return OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: the socket was closed while sending")
 
 
-def sending_socket(sock: AnySocket) -> socket.socket:
-    """Return the socket to call `send` of: this one, or a duplicate whose `send` never waits.
+def sending_socket(sock: AnySocket) -> AbstractContextManager[socket.socket]:
+    """Lend the socket to call `send` of: this one, or a duplicate whose `send` never waits.
 
     A socket with a timeout waits inside `send`; trio's sockets have none but an async one.
     """
-    if isinstance(sock, socket.socket) and not sock.gettimeout():
-        return sock
+    if isinstance(sock, socket.socket) and not sock.getblocking():
+        return nullcontext(sock)
     duplicate = socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
     duplicate.setblocking(False)
     return duplicate

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,9 +9,9 @@ if TYPE_CHECKING:
 
 
 class Tally:
-    """The bytes of one call that the kernel took so far, and when it took the last of them."""
+    """The bytes of one call that the kernel took so far."""
 
-    __slots__ = ("moved", "progress", "sent", "started", "total")
+    __slots__ = ("progress", "sent", "total")
 
     def __init__(
         self, total: int | None, progress: Callable[[int], object] | None, sent: int = 0
@@ -20,12 +19,10 @@ class Tally:
         self.total = total
         self.progress = progress
         self.sent = sent
-        self.started = self.moved = monotonic()
 
     def add(self, nbytes: int) -> None:
         """Count bytes just taken. What `progress` raises ends the call, with the bytes counted."""
         self.sent += nbytes
-        self.moved = monotonic()
         if self.progress is not None:
             self.progress(nbytes)
 

@@ -50,24 +50,48 @@ async def drive(
         TimeoutError: The total time has passed, or a limit is broken.
         Exception: Whatever a step raises.
     """
-    error: BaseException | None = None
+    if seconds is None and pace is None:
+        await _drive(transfer, want, sender, pace)
+        return
     with anyio.move_on_after(seconds) as limit:
-        async with anyio.create_task_group() as readers:
-            pump = _Pump(transfer, want, sender, readers)
-            try:
-                await (pump.run() if pace is None else pump.run_watched(pace))
-            except anyio.get_cancelled_exc_class():
-                raise
-            except BaseException as raised:
-                # Not out of the task group, which would wrap it in an ExceptionGroup.
-                error = raised
-            finally:
-                sender.is_over = lambda: True
-            readers.cancel_scope.cancel()
-    if error is not None:
-        raise error
+        await _drive(transfer, want, sender, pace)
     if limit.cancelled_caught and seconds is not None:
         raise timed_out(seconds)
+
+
+async def _drive(transfer: Transfer, want: int, sender: Sender, pace: Pace | None) -> None:
+    sender.give_up = lambda _: anyio.notify_closing(sender.fd)
+    # Most calls never want a file: a task group would double what they cost while they wait.
+    while want == SOCKET and pace is None:
+        await _wait_writable(sender)
+        want = transfer.step()
+    if want == DONE:
+        return
+    error: BaseException | None = None
+    async with anyio.create_task_group() as readers:
+        pump = _Pump(transfer, want, sender, readers)
+        try:
+            await (pump.run() if pace is None else pump.run_watched(pace))
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as raised:
+            # Not out of the task group, which would wrap it in an ExceptionGroup.
+            error = raised
+        finally:
+            # What is left is clean-up, which takes turns of the loop.
+            sender.is_over = lambda: True
+        readers.cancel_scope.cancel()
+    if error is not None:
+        raise error
+
+
+async def _wait_writable(sender: Sender) -> None:
+    try:
+        await anyio.wait_writable(sender.wait_on)
+    except anyio.BusyResourceError:
+        raise BusyResourceError from None
+    except anyio.ClosedResourceError:
+        raise closed_error() from None
 
 
 class _Pump:
@@ -78,7 +102,6 @@ class _Pump:
         self._sender = sender
         self._readers = readers
         self._loaded: anyio.Event | None = None
-        sender.give_up = lambda _: anyio.notify_closing(sender.fd)
         self._set_want(want)
 
     def _set_want(self, want: int) -> None:
@@ -100,7 +123,7 @@ class _Pump:
 
     async def _wait(self) -> None:
         if self._want & SOCKET:
-            await self._wait_writable()
+            await _wait_writable(self._sender)
         elif self._loaded is not None:
             await self._loaded.wait()
 
@@ -108,11 +131,3 @@ class _Pump:
         await anyio.to_thread.run_sync(self._transfer.load, abandon_on_cancel=True)
         self._loaded = None
         loaded.set()
-
-    async def _wait_writable(self) -> None:
-        try:
-            await anyio.wait_writable(self._sender.wait_on)
-        except anyio.BusyResourceError:
-            raise BusyResourceError from None
-        except anyio.ClosedResourceError:
-            raise closed_error() from None

@@ -19,22 +19,12 @@ from .._wants import DONE, FILE, SOCKET
 from . import _proactor
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from .._arguments import AnySocket
     from .._limits import Pace
     from .._senders import Sender
     from .._wants import Transfer
-
-
-def may_own(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> bool:
-    """Tell, in 0.1 us, whether one of the loop's transports may own the socket."""
-    transports = getattr(loop, "_transports", None)
-    if transports is not None:
-        return sock.fileno() in transports.data
-    # uvloop shows no table, but keeps the sockets in it from being closed.
-    return bool(getattr(sock, "_io_refs", True))
 
 
 async def admit(sock: AnySocket, *, is_small: bool) -> None:
@@ -69,29 +59,38 @@ async def in_thread(function: Callable[[], None]) -> None:
     await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, function))
 
 
-async def drive(
+def drive(
     transfer: Transfer, want: int, sender: Sender, seconds: float | None, pace: Pace | None
-) -> None:
+) -> Coroutine[None, None, None]:
     """Wait for what the transfer wants, and step, until it is done.
 
     Raises:
         TimeoutError: The total time has passed, or a limit is broken.
         Exception: Whatever a step raises.
     """
+    call = _pump(transfer, want, sender, pace)
+    return call if seconds is None else _within(seconds, call)
+
+
+async def _within(seconds: float, call: Coroutine[None, None, None]) -> None:
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            await call
+    except TimeoutError:
+        if limit.expired():
+            raise timed_out(seconds) from None
+        raise
+
+
+async def _pump(transfer: Transfer, want: int, sender: Sender, pace: Pace | None) -> None:
     pump = _Pump(transfer, sender)
     try:
-        limit = asyncio.timeout(seconds)
-        try:
-            async with limit:
-                if pump.start(want):
-                    pump.watch(pace)
-                    await pump.over
-                else:
-                    await _proactor.drive(transfer, sender, pace)
-        except TimeoutError:
-            if limit.expired() and seconds is not None:
-                raise timed_out(seconds) from None
-            raise
+        if pump.start(want):
+            pump.watch(pace)
+            await pump.over
+        else:
+            await _proactor.drive(transfer, sender, pace)
     finally:
         pump.stop()
     if pump.error is not None:

@@ -1,0 +1,1 @@
+"""What asend costs, measured beside its peers in one run: `python -m benchmarks`."""

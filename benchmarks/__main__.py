@@ -1,0 +1,119 @@
+"""Runs the benchmarks, prints their tables, and writes them and all samples to files."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import platform
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from . import machine, report
+from .harness import Case, Result, Skipped, Work, run
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+ROWS = (
+    "calls",
+    "wakeups",
+    "files",
+    "pauses",
+    "cold",
+    "residency",
+    "many",
+    "imports",
+    "steps",
+)
+# Wide enough for the names of two arms and five figures.
+_WIDTH = 130
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9, help="of each case (default: %(default)s)")
+    parser.add_argument(
+        "--only", nargs="+", choices=ROWS, metavar="ROW", default=ROWS, help="run these rows"
+    )
+    parser.add_argument("--list", action="store_true", help="list the rows and end")
+    parser.add_argument("--quick", action="store_true", help="little work: tests the benchmarks")
+    parser.add_argument(
+        "--dir", type=Path, default=Path(tempfile.gettempdir()), help="where to put files to send"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parent / "results", help="where to write"
+    )
+    arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    return arguments
+
+
+def _cases(row: str, work: Work) -> Generator[Case]:
+    """Yield the cases of a row; one that is skipped where the row cannot go on."""
+    module = importlib.import_module(f".rows.{row}", __package__)
+    try:
+        yield from module.cases(work)
+    except Skipped as reason:
+        yield Case("the whole row", skipped=str(reason))
+
+
+class _Report:
+    """Prints results as they come, and keeps both files complete up to the last of them."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        major, minor, _ = platform.python_version_tuple()
+        self._base: Path = arguments.output / f"{major}.{minor}"
+        self._console = Console(width=_WIDTH, record=True, highlight=False)
+        self._document: dict[str, Any] = {
+            "machine": machine.describe(arguments.dir),
+            "arguments": json.loads(json.dumps(vars(arguments), default=str)),
+            "rows": {},
+        }
+        for name, value in self._document["machine"].items():
+            self._console.print(f"{name}: {value}")
+        self._console.print()
+
+    def add(self, row: str, result: Result) -> None:
+        for table in report.tables(row, result):
+            self._console.print(table)
+        self._document["rows"].setdefault(row, []).append(report.as_json(result))
+        text = self._console.export_text(clear=False)
+        # Not with_suffix: it would take the minor version for one.
+        Path(f"{self._base}.txt").write_text(text, encoding="utf-8")
+        Path(f"{self._base}.json").write_text(
+            json.dumps(self._document, indent=1) + "\n", encoding="utf-8"
+        )
+
+
+def main() -> int:
+    arguments = _arguments()
+    if arguments.list:
+        print("\n".join(ROWS))
+        return 0
+    report_ = _Report(arguments)
+    has_failed = False
+    with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
+        work = Work(Path(directory), arguments.quick)
+        for row in arguments.only:
+            # One row that breaks must not cost the figures of the others.
+            try:
+                with contextlib.closing(_cases(row, work)) as cases:
+                    for case in cases:
+                        report_.add(row, run(case, arguments.rounds))
+            except Exception:
+                has_failed = True
+                traceback.print_exc()
+    return int(has_failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

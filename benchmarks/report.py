@@ -1,0 +1,126 @@
+"""Results as tables for people and as JSON for programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from .harness import Measure, Outcome, Result, Summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+
+
+def tables(row: str, result: Result) -> Iterator[RenderableType]:
+    """Yield what to print of a case: the arms, then the targets; or why it was skipped."""
+    title = f"{row}: {result.case.title}"
+    if result.case.skipped:
+        yield f"{title}\nskipped: {result.case.skipped}\n"
+        return
+    yield _arms(title, result)
+    if result.case.targets:
+        yield _targets(result)
+    yield ""
+
+
+def _arms(title: str, result: Result) -> Table:
+    caption = f"{result.case.note} " if result.case.note else ""
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption=f"{caption}Medians \\[quartiles] of {_rounds(result)} rounds.",
+        caption_justify="left",
+    )
+    table.add_column("arm")
+    measures = _measures(result)
+    for measure in measures:
+        table.add_column(measure.name, justify="right")
+    for arm in result.case.arms:
+        if arm.name in result.skipped:
+            table.add_row(arm.name, f"skipped: {result.skipped[arm.name]}")
+        else:
+            cells = (_cell(result.summary(arm.name, measure), measure) for measure in measures)
+            table.add_row(arm.name, *cells)
+    return table
+
+
+def _targets(result: Result) -> Table:
+    table = Table(caption="Medians \\[quartiles] over the rounds.", caption_justify="left")
+    for name in ("target", "against", "measure"):
+        table.add_column(name)
+    for name in ("result", "wanted", "met"):
+        table.add_column(name, justify="right")
+    for outcome in result.outcomes():
+        target = outcome.target
+        sign = ">=" if target.measure.more_is_better else "<="
+        unit = _unit(outcome)
+        table.add_row(
+            target.arm,
+            outcome.reference or "-",
+            target.measure.name,
+            "skipped" if outcome.summary is None else _spread(outcome.summary, 2, unit),
+            f"{sign} {target.bound:g}{unit}",
+            {True: "yes", False: "no", None: "-"}[outcome.is_met],
+        )
+    return table
+
+
+def _unit(outcome: Outcome) -> str:
+    return "x" if outcome.target.against and not outcome.target.is_difference else ""
+
+
+def _cell(summary: Summary | None, measure: Measure) -> str:
+    return "" if summary is None else _spread(summary, measure.digits)
+
+
+def _spread(summary: Summary, digits: int, unit: str = "") -> str:
+    low, high = f"{summary.low:,.{digits}f}", f"{summary.high:,.{digits}f}"
+    return f"{summary.median:,.{digits}f}{unit} \\[{low}..{high}]"
+
+
+def _measures(result: Result) -> list[Measure]:
+    return list(dict.fromkeys(measure for arm in result.samples.values() for measure in arm))
+
+
+def _rounds(result: Result) -> int:
+    return max(
+        (len(values) for arm in result.samples.values() for values in arm.values()), default=0
+    )
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """Return every sample, in the order of the rounds, and every summary of a case."""
+    return {
+        "title": result.case.title,
+        "note": result.case.note,
+        "skipped": result.case.skipped or None,
+        "arms": {arm.name: _arm_json(result, arm.name) for arm in result.case.arms},
+        "targets": [_target_json(outcome) for outcome in result.outcomes()],
+    }
+
+
+def _arm_json(result: Result, name: str) -> dict[str, Any]:
+    series = result.samples.get(name, {})
+    return {
+        "skipped": result.skipped.get(name),
+        "samples": {measure.name: values for measure, values in series.items()},
+        "summary": {measure.name: asdict(Summary.of(values)) for measure, values in series.items()},
+    }
+
+
+def _target_json(outcome: Outcome) -> dict[str, Any]:
+    target = outcome.target
+    return {
+        "arm": target.arm,
+        "measure": target.measure.name,
+        "more_is_better": target.measure.more_is_better,
+        "against": outcome.reference or None,
+        "is_difference": target.is_difference,
+        "bound": target.bound,
+        "result": None if outcome.summary is None else asdict(outcome.summary),
+        "met": outcome.is_met,
+    }

@@ -1,0 +1,89 @@
+"""One large send to a slow peer: the price of being woken up for the next 16 KiB."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+from asyncio import get_running_loop
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, TypeAlias
+
+import asend
+
+from ..harness import Arm, Case, Measure, Sample, Target, Work
+from ..receivers import SIP, Address, receiver
+from ..sending import KIB, MIB, Stopwatch, connected, run_on
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_TIME = Measure("us per 16 KiB")
+_CPU = Measure("CPU us per 16 KiB")
+_ADMITTED = Measure("bytes per send", more_is_better=True, digits=0)
+
+_Send: TypeAlias = Callable[[socket.socket, bytes], Awaitable[object]]
+
+
+class _CountingSocket(socket.socket):
+    """Counts the sends that the kernel took, at the same price for every arm."""
+
+    sends = 0
+
+    def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
+        sent = super().send(data, flags)
+        self.sends += 1
+        return sent
+
+
+async def _by_loop(sock: socket.socket, data: bytes) -> None:
+    await get_running_loop().sock_sendall(sock, data)
+
+
+_ARMS: dict[str, tuple[str, _Send]] = {
+    "asend, asyncio": ("asyncio", asend.sock_sendall),
+    "loop.sock_sendall, asyncio": ("asyncio", _by_loop),
+    "asend, uvloop": ("uvloop", asend.sock_sendall),
+    "loop.sock_sendall, uvloop": ("uvloop", _by_loop),
+    "asend, trio": ("trio", asend.sock_sendall),
+}
+
+
+def cases(work: Work) -> Iterator[Case]:
+    data = bytes(work.pick(32, 1) * MIB)
+    with receiver("sip") as address:
+        yield Case(
+            f"{len(data) // MIB} MiB to a peer that reads {SIP // KIB} KiB at a time",
+            [
+                Arm(name, functools.partial(_measure, *arm, address, data))
+                for name, arm in _ARMS.items()
+            ],
+            [
+                Target(f"asend, {runtime}", _CPU, 1.0, [f"loop.sock_sendall, {runtime}"])
+                for runtime in ("asyncio", "uvloop")
+            ],
+            note="The peer sets the time; what a wake-up costs is its CPU time.",
+            repeat=3,
+        )
+
+
+def _measure(runtime: str, send: _Send, address: Address, data: bytes) -> Sample:
+    with (
+        connected(address, SIP) as plain,
+        _CountingSocket(fileno=os.dup(plain.fileno())) as sock,
+    ):
+        sock.setblocking(False)
+        watch = Stopwatch()
+
+        async def main() -> None:
+            with watch:
+                await send(sock, data)
+
+        run_on(runtime, main)
+        sends = sock.sends
+    sips = len(data) / SIP
+    return {
+        _TIME: watch.seconds * 1e6 / sips,
+        _CPU: watch.cpu * 1e6 / sips,
+        _ADMITTED: len(data) / sends,
+    }

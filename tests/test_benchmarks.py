@@ -1,0 +1,111 @@
+"""The benchmarks run, write what they print, and compare what they say that they compare."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rich", reason="the benchmarks need asend[bench]")
+
+ROOT = Path(__file__).parent.parent
+ROWS = ("calls", "files", "imports")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory that a quick run of a few rows wrote."""
+    directory = tmp_path_factory.mktemp("benchmarks")
+    ended = run("--quick", "--rounds", "2", "--output", str(directory), "--only", *ROWS)
+    assert ended.returncode == 0, ended.stderr
+    (directory / "stdout").write_text(ended.stdout, encoding="utf-8")
+    return directory
+
+
+@pytest.fixture
+def document(output: Path) -> Any:
+    return json.loads(_result(output, "json"))
+
+
+def _result(output: Path, suffix: str) -> str:
+    major, minor, *_ = sys.version_info
+    return Path(output, f"{major}.{minor}.{suffix}").read_text(encoding="utf-8")
+
+
+def _cases(document: Any) -> list[Any]:
+    return [case for row in document["rows"].values() for case in row]
+
+
+def test_what_is_printed_is_what_is_written(output: Path) -> None:
+    printed = (output / "stdout").read_text(encoding="utf-8")
+
+    assert _result(output, "txt").split() == printed.split()
+    assert "[quartiles]" in printed
+
+
+def test_the_machine_and_the_arguments_are_recorded(document: Any) -> None:
+    assert document["arguments"]["rounds"] == 2
+    assert {"cpu", "kernel", "python", "asend", "uvloop", "trio"} <= document["machine"].keys()
+    assert all(document["machine"].values())
+
+
+def test_every_row_has_a_sample_per_round_of_every_arm(document: Any) -> None:
+    assert tuple(document["rows"]) == ROWS
+    for case in _cases(document):
+        for arm in case["arms"].values():
+            lengths = {len(samples) for samples in arm["samples"].values()}
+            assert arm["skipped"] or len(lengths) == 1
+            assert all(length % 2 == 0 for length in lengths)
+
+
+def test_summaries_are_those_of_the_samples(document: Any) -> None:
+    for case in _cases(document):
+        for arm in case["arms"].values():
+            for measure, samples in arm["samples"].items():
+                summary = arm["summary"][measure]
+                assert summary["median"] == pytest.approx(statistics.median(samples))
+                assert min(samples) <= summary["low"] <= summary["high"] <= max(samples)
+
+
+def test_targets_compare_round_by_round(document: Any) -> None:
+    for case in _cases(document):
+        for target in case["targets"]:
+            ours, theirs = (
+                case["arms"][target[arm]]["samples"][target["measure"]]
+                for arm in ("arm", "against")
+            )
+            compared = [
+                a - b if target["is_difference"] else a / b
+                for a, b in zip(ours, theirs, strict=True)
+            ]
+            median = statistics.median(compared)
+            assert target["result"]["median"] == pytest.approx(median)
+            more = target["more_is_better"]
+            beyond = median - target["bound"] if more else target["bound"] - median
+            # Within rounding either answer is right.
+            assert target["met"] is (beyond > 0) or abs(beyond) < 0.01
+
+
+def test_an_unknown_row_is_refused_by_name() -> None:
+    ended = run("--only", "nonsense")
+
+    assert ended.returncode == 2
+    assert "nonsense" in ended.stderr
+    assert "calls" in ended.stderr
+
+
+def test_rows_can_be_listed() -> None:
+    ended = run("--list")
+
+    assert ended.returncode == 0
+    assert set(ROWS) < set(ended.stdout.split())

@@ -6,6 +6,7 @@ A call that the kernel accepts at once builds no transfer, no future and no time
 from __future__ import annotations
 
 from asyncio import _get_running_loop
+from functools import partial
 from socket import socket
 from typing import TYPE_CHECKING
 
@@ -112,32 +113,26 @@ async def sock_sendall(
         else:
             if sent == len(data):
                 return
-        await _send_octets(sock, data, flags, timeout, limits, None, sent, SOCKET)
+        want = SOCKET
     else:
-        await _send_octets(sock, data, flags, timeout, limits, progress, 0, None)
+        sent, want = 0, None
+    build = partial(_octets, data, flags, progress, sent)
+    await _deliver(sock, build, timeout, limits, progress, want)
 
 
 def _is_positive(timeout: object) -> bool:
     return isinstance(timeout, (float, int)) and timeout > 0
 
 
-async def _send_octets(
-    sock: AnySocket,
+def _octets(
     data: ReadableBuffer,
     flags: int,
-    timeout: float | SocketTimeout | None,
-    limits: Limits | None,
     progress: Callable[[int], object] | None,
     sent: int,
-    want: int | None,
-) -> None:
-    with as_octets(data) as view:
-        tally = Tally(view.nbytes, progress, sent)
-
-        def build(sending: socket) -> Octets:
-            return Octets(sending, view, flags, tally)
-
-        await _deliver(sock, build, timeout, limits, progress, view.nbytes, want)
+    sending: socket,
+) -> Octets:
+    view = as_octets(data)
+    return Octets(sending, view, flags, Tally(view.nbytes, progress, sent))
 
 
 async def sock_sendmsg(
@@ -170,18 +165,20 @@ async def sock_sendmsg(
 
     Source: `socket.socket.sendmsg` in the Python documentation, which sends a part; sendmsg(2).
     """
+    build = partial(_vectors, buffers, ancdata, flags, progress)
+    await _deliver(sock, build, timeout, limits, progress)
+
+
+def _vectors(
+    buffers: Iterable[ReadableBuffer],
+    ancdata: Iterable[tuple[int, int, ReadableBuffer]],
+    flags: int,
+    progress: Callable[[int], object] | None,
+    sending: socket,
+) -> Vectors:
     views = as_vectors(buffers)
-    nbytes = sum(view.nbytes for view in views)
-    tally = Tally(nbytes, progress)
-
-    def build(sending: socket) -> Vectors:
-        return Vectors(sending, views, nbytes, ancdata, flags, tally)
-
-    try:
-        await _deliver(sock, build, timeout, limits, progress, nbytes)
-    finally:
-        for view in views:
-            view.release()
+    tally = Tally(sum(view.nbytes for view in views), progress)
+    return Vectors(sending, views, ancdata, flags, tally)
 
 
 async def sock_sendfile(
@@ -238,12 +235,20 @@ async def sock_sendfile(
     Source: `socket.socket.sendfile` in the Python documentation; sendfile(2).
     """
     check_file(file, offset, count)
-
-    def build(sending: socket) -> FileTransfer:
-        check_stream_socket(sending)
-        return FileTransfer(sending, file, offset, count, fallback, progress)
-
+    build = partial(_file, file, offset, count, fallback, progress)
     return await _deliver(sock, build, timeout, limits, progress)
+
+
+def _file(
+    file: BinaryFile,
+    offset: int,
+    count: int | None,
+    fallback: bool,
+    progress: Callable[[int], object] | None,
+    sending: socket,
+) -> FileTransfer:
+    check_stream_socket(sending)
+    return FileTransfer(sending, file, offset, count, fallback, progress)
 
 
 async def _deliver(
@@ -252,14 +257,12 @@ async def _deliver(
     timeout: float | SocketTimeout | None,
     limits: Limits | None,
     progress: Callable[[int], object] | None,
-    nbytes: int | None = None,
     want: int | None = None,
 ) -> int:
     """Check what all calls have in common, step once, and wait where that was not all.
 
     Args:
         build: Makes the transfer on the socket to send by.
-        nbytes: How much is to be sent, where that is known.
         want: What the transfer wants, if a first try was made already.
 
     Returns:
@@ -270,7 +273,7 @@ async def _deliver(
     check_watchers(limits, progress)
     check_open(sock)
     if hasattr(sock, "fileno"):
-        await driver.admit(sock, is_small=nbytes is not None and nbytes <= SMALL)
+        await driver.admit(sock)
     check_socket(sock)
     with sending_socket(sock) as sending:
         transfer = build(sending)

@@ -76,24 +76,24 @@ class Octets:
 class Vectors:
     """Many buffers and their ancillary data, sent by `socket.sendmsg`."""
 
-    __slots__ = ("_ancdata", "_flags", "_is_whole", "_left", "_sock", "tally")
+    __slots__ = ("_ancdata", "_flags", "_is_whole", "_left", "_sock", "_views", "tally")
     endless = False
     closes_slowly = False
 
     def __init__(
         self,
         sock: socket.socket,
-        views: Iterable[memoryview],
-        nbytes: int,
+        views: list[memoryview],
         ancdata: Iterable[tuple[int, int, ReadableBuffer]],
         flags: int,
         tally: Tally,
     ) -> None:
         self._sock = sock
+        self._views = views
         self._left = deque(views)
         self._ancdata = ancdata
         self._flags = flags
-        is_large = nbytes > STEP_SIZE or len(self._left) > _MOST_BUFFERS
+        is_large = len(views) > _MOST_BUFFERS or (tally.total or 0) > STEP_SIZE
         self._is_whole = is_large and sock.type != socket.SOCK_STREAM
         self.tally = tally
 
@@ -122,9 +122,7 @@ class Vectors:
 
     def _drop(self, sent: int) -> None:
         while self._left and sent >= self._left[0].nbytes:
-            view = self._left.popleft()
-            sent -= view.nbytes
-            view.release()
+            sent -= self._left.popleft().nbytes
         if sent:
             self._left[0] = self._left[0][sent:]
 
@@ -136,7 +134,8 @@ class Vectors:
 
     def close(self) -> None:
         """Give the buffers back."""
-        for view in self._left:
+        self._left.clear()
+        for view in self._views:
             view.release()
 
     def rest(self) -> memoryview:

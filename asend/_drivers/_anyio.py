@@ -13,7 +13,7 @@ from .._senders import closed_error, is_busy
 from .._wants import DONE, FILE, SOCKET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from anyio.abc import TaskGroup
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .._wants import Transfer
 
 
-async def admit(sock: AnySocket, *, is_small: bool) -> None:
+async def admit(sock: AnySocket) -> None:
     """Let others run, then refuse a socket on which another call is sending."""
     await checkpoint()
     if is_busy(sock):
@@ -41,21 +41,23 @@ async def in_thread(function: Callable[[], None]) -> None:
         await anyio.to_thread.run_sync(function)
 
 
-async def drive(
+def drive(
     transfer: Transfer, want: int, sender: Sender, seconds: float | None, pace: Pace | None
-) -> None:
+) -> Coroutine[None, None, None]:
     """Wait for what the transfer wants, and step, until it is done.
 
     Raises:
         TimeoutError: The total time has passed, or a limit is broken.
         Exception: Whatever a step raises.
     """
-    if seconds is None and pace is None:
-        await _drive(transfer, want, sender, pace)
-        return
+    call = _drive(transfer, want, sender, pace)
+    return call if seconds is None else _within(seconds, call)
+
+
+async def _within(seconds: float, call: Coroutine[None, None, None]) -> None:
     with anyio.move_on_after(seconds) as limit:
-        await _drive(transfer, want, sender, pace)
-    if limit.cancelled_caught and seconds is not None:
+        await call
+    if limit.cancelled_caught:
         raise timed_out(seconds)
 
 

@@ -544,7 +544,7 @@ async def test_a_file_of_which_the_cache_tells_nothing_is_sent(
     answer: bool | None, path: Path, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None: the system does not tell. False for ever: the file system has no page cache."""
-    monkeypatch.setattr(_files, "is_resident", lambda fd, offset, nbytes: answer)
+    monkeypatch.setattr(_files.PageCache, "has", lambda *_: answer)
     counted: list[int] = []
 
     with path.open("rb") as file:
@@ -567,7 +567,7 @@ async def test_a_cold_part_is_read_in_a_thread(
         threads.add(threading.current_thread())
         return preadv(fd, buffers, offset, flags)
 
-    monkeypatch.setattr(_files, "is_resident", lambda fd, offset, nbytes: None)
+    monkeypatch.setattr(_files.PageCache, "has", lambda *_: None)
     monkeypatch.setattr(os, "preadv", slow_preadv)
     with path.open("rb") as file:
         sent, _ = await receive(peer, lambda: asend.sock_sendfile(peer.sock, file))
@@ -589,7 +589,7 @@ async def test_a_call_cancelled_while_it_reads_leaves_no_descriptor(
         assert gate.wait(20)
         return preadv(fd, buffers, offset, flags)
 
-    monkeypatch.setattr(_files, "is_resident", lambda fd, offset, nbytes: None)
+    monkeypatch.setattr(_files.PageCache, "has", lambda *_: None)
     monkeypatch.setattr(os, "preadv", gated_preadv)
     with path.open("rb") as file:
         task = asyncio.ensure_future(asend.sock_sendfile(unix_peer.sock, file))

@@ -141,18 +141,19 @@ class _ByKernel:
         return position >= self._size
 
     def _is_cold(self, position: int, nbytes: int) -> bool:
-        now = monotonic()
+        # Read before the cache is asked, as a thread may be reading just this.
+        loaded_to, now = self._loaded_to, monotonic()
         if position + nbytes <= self._seen_to and now < self._seen_until:
             return False
         # First for several steps; where those are not all there, for this one.
         for asked in (min(_SEEN_SIZE, self._size - position), nbytes):
             resident = self._cache.has(self._file.fd, self._size, position, asked)
             if resident is None:
-                return position >= self._loaded_to
+                return position >= loaded_to
             if resident:
                 self._seen_to, self._seen_until = position + asked, now + _SEEN_SECONDS
                 return False
-        if position == self._loaded_at < self._loaded_to:
+        if position == self._loaded_at < loaded_to:
             # Just read, and not there: a file system without page cache (FUSE with direct_io).
             if not self._must:
                 raise _Refused("the file does not stay in the page cache")
@@ -214,6 +215,15 @@ class _ByCopy:
 
     def close(self) -> None:
         """Nothing but blocks to forget."""
+
+    def take(self) -> memoryview | int:
+        """Give a block away to be sent elsewhere."""
+        if self._at == self._block.nbytes:
+            if self._next is None:
+                return DONE if self._is_last else FILE
+            self._block, self._next, self._at = self._next, None, 0
+        rest, self._at = self._block[self._at :], self._block.nbytes
+        return rest
 
     def _ahead(self) -> int:
         return FILE if self._next is None and not self._is_last else 0
@@ -382,7 +392,7 @@ class FileTransfer:
         if self._failure is not None:
             # What was read before the failure goes first.
             if want == FILE:
-                raise self._failure
+                self._raise_failure()
             return want & ~FILE
         if not self._is_inline:
             return want
@@ -390,6 +400,14 @@ class FileTransfer:
             return want & ~FILE
         self.load()
         return self.step()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            try:
+                raise self._failure
+            finally:
+                # Its traceback refers to this transfer.
+                self._failure = None
 
     def load(self) -> None:
         """Read what the next steps send, unless the call has ended meanwhile."""
@@ -440,11 +458,17 @@ class FileTransfer:
             with suppress(OSError, ValueError):
                 self._reader.restore(self.tally.sent)
 
-    def rest(self) -> FilePart:
-        """Return what is left to be sent."""
-        sent = self.tally.sent
-        left = None if self._count is None else self._count - sent
-        return FilePart(self._file, self._offset + sent, left, self._fallback)
+    def rest(self) -> memoryview | FilePart | int:
+        """Hand over a plain file whole, others block by block; FILE: `load` first."""
+        if self._reader is None:
+            sent = self.tally.sent
+            left = None if self._count is None else self._count - sent
+            return FilePart(self._file, self._offset + sent, left, self._fallback)
+        assert isinstance(self._way, _ByCopy)
+        rest = self._way.take()
+        if rest == FILE:
+            self._raise_failure()
+        return rest
 
 
 def _descriptor_of(file: BinaryFile) -> int | None:

@@ -68,9 +68,10 @@ class Octets:
         """Give the buffer back, so that a bytearray can be resized again."""
         self._view.release()
 
-    def rest(self) -> memoryview:
-        """Return what is left to be sent."""
-        return self._view[self.tally.sent :]
+    def rest(self) -> memoryview | int:
+        """Hand over what is left."""
+        _refuse_flags(self._flags)
+        return self._view[self.tally.sent :] if self.tally.sent < self._view.nbytes else DONE
 
 
 class Vectors:
@@ -138,6 +139,16 @@ class Vectors:
         for view in self._views:
             view.release()
 
-    def rest(self) -> memoryview:
-        """Return what is left, in one piece."""
-        return memoryview(b"".join(self._left))
+    def rest(self) -> memoryview | int:
+        """Hand over what is left, in one piece."""
+        _refuse_flags(self._flags or self._ancdata)
+        if not self._left:
+            return DONE
+        rest = memoryview(b"".join(self._left))
+        self._left.clear()
+        return rest
+
+
+def _refuse_flags(extra: object) -> None:
+    if extra:
+        raise NotImplementedError("this event loop sends neither flags nor ancillary data")

@@ -50,5 +50,9 @@ class Transfer(Protocol):
     def close(self) -> None:
         """Release everything; the worker thread, if one reads, does it at its end."""
 
-    def rest(self) -> memoryview | FilePart:
-        """Return what is left, for a loop that sends by itself."""
+    def rest(self) -> memoryview | FilePart | int:
+        """Hand over what is left, or a part of it, to a loop that sends by itself.
+
+        Asked again when that was sent, until it answers DONE; a FilePart is the last. FILE asks
+        for `load` first.
+        """

@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from .._transfers import STEP_SIZE
-from .._wants import FilePart
+from .._wants import DONE, FilePart
 
 if TYPE_CHECKING:
     import socket
@@ -26,15 +26,25 @@ T = TypeVar("T")
 
 async def drive(transfer: Transfer, sender: Sender, pace: Pace | None) -> None:
     """Send what is left by the loop's own `sock_sendall` or `sock_sendfile`."""
-    rest, sock = transfer.rest(), sender.sending
-    if isinstance(rest, FilePart):
-        await _send_file(sock, rest, transfer.tally, pace)
-        return
+    loop, sock, tally = asyncio.get_running_loop(), sender.sending, transfer.tally
+    while (rest := transfer.rest()) != DONE:
+        if isinstance(rest, int):
+            await _within(pace, loop.run_in_executor(None, transfer.load))
+        elif isinstance(rest, FilePart):
+            await _send_file(sock, rest, tally, pace)
+            return
+        else:
+            await _send_octets(sock, rest, tally, pace)
+
+
+async def _send_octets(
+    sock: socket.socket, octets: memoryview, tally: Tally, pace: Pace | None
+) -> None:
     loop = asyncio.get_running_loop()
-    for at in range(0, rest.nbytes, STEP_SIZE):
-        piece = rest[at : at + STEP_SIZE]
+    for at in range(0, octets.nbytes, STEP_SIZE):
+        piece = octets[at : at + STEP_SIZE]
         await _within(pace, loop.sock_sendall(sock, piece))
-        transfer.tally.add(piece.nbytes)
+        tally.add(piece.nbytes)
 
 
 async def _send_file(sock: socket.socket, part: FilePart, tally: Tally, pace: Pace | None) -> None:

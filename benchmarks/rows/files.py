@@ -74,9 +74,7 @@ def _against_reading(title: str, address: Address, path: Path) -> Case:
     return Case(
         f"{title}, against reading in a thread",
         file_arms(ways | readers["uvloop"] | readers["trio"], address, path),
-        [
-            Target(name, RATE, 2.0, list(readers[runtime])) for runtime, name in ours.items()
-        ],
+        [Target(name, RATE, 2.0, list(readers[runtime])) for runtime, name in ours.items()],
         repeat=2,
     )
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from asend import _files
+from asend._residency import PageCache
 
 from ..harness import RATE, Arm, Case, Sample, Skipped, Target, Work
 from ..machine import file_system
@@ -54,7 +54,7 @@ def _has_everything(*_: object) -> bool:
 
 
 def _trust(address: Address, path: Path) -> Sample:
-    with mock.patch.object(_files.PageCache, "has", _has_everything):
+    with mock.patch.object(PageCache, "has", _has_everything):
         return _ask(address, path)
 
 

@@ -200,8 +200,6 @@ SUITES: Final = {
             "own, asend has it on every loop",
             "test_sock_sendfile_not_a_file": "what has neither read nor fileno is a TypeError, "
             "whatever fallback says",
-            "test_sock_sendfile_not_regular_file": "a fileno() that is no descriptor (-1) raises "
-            "OSError (EBADF) instead of SendfileNotAvailableError",
         }
         | dict.fromkeys(
             (

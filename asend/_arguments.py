@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
+    Ancillary: TypeAlias = tuple[int, int, ReadableBuffer]
+
 
 class BinaryFile(Protocol):
     """What `sock_sendfile` takes: anything with `read`; more methods make it faster."""
@@ -92,6 +94,14 @@ def as_vectors(buffers: Iterable[ReadableBuffer]) -> list[memoryview]:
     return [octets for buffer in iterator if (octets := as_octets(buffer)).nbytes]
 
 
+def as_ancillary(ancdata: Iterable[Ancillary]) -> list[Ancillary]:
+    """Return ancillary data that can be given to several attempts."""
+    try:
+        return list(ancdata)
+    except TypeError:
+        raise TypeError("sendmsg() argument 2 must be an iterable") from None
+
+
 def as_seconds(timeout: float | SocketTimeout | None, sock: AnySocket) -> float | None:
     """Return the total time of a call in seconds, or None for no limit."""
     if timeout is None:
@@ -121,20 +131,23 @@ def is_trio_socket(sock: object) -> bool:
 
 
 def check_open(sock: AnySocket) -> None:
-    """Refuse a closed socket; what is no socket at all is left to `check_socket`."""
+    """Refuse a closed socket; what is no socket at all is left to `check_kind`."""
     if hasattr(sock, "fileno") and sock.fileno() < 0:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
-def check_socket(sock: AnySocket) -> None:
-    """Refuse what is no socket, encrypts, or would block."""
+def check_mode(sock: AnySocket) -> None:
+    """Refuse a socket that encrypts, or would block."""
     ssl = sys.modules.get("ssl")
     if ssl is not None and isinstance(sock, ssl.SSLSocket):
         raise TypeError("Socket cannot be of type SSLSocket")
-    if isinstance(sock, socket.socket):
-        if sock.gettimeout() is None:
-            raise ValueError("the socket must be non-blocking")
-    elif not is_trio_socket(sock):
+    if isinstance(sock, socket.socket) and sock.gettimeout() is None:
+        raise ValueError("the socket must be non-blocking")
+
+
+def check_kind(sock: AnySocket) -> None:
+    """Refuse what is no socket. Asked last: a transport's socket is none either."""
+    if not (isinstance(sock, socket.socket) or is_trio_socket(sock)):
         raise TypeError(f"a socket is required, not {type(sock).__name__!r}")
 
 

@@ -6,7 +6,7 @@ __all__ = ["BusyResourceError", "SendfileNotAvailableError"]
 
 
 class BusyResourceError(RuntimeError):
-    """Another call is sending on this socket; nothing of this one was sent.
+    """Another call is sending on this socket; of this one no more was sent than its note says.
 
     Bytes of two calls on one stream would mix. Await the first call, or put the calls of one
     socket under one `asyncio.Lock` or `trio.Lock`.

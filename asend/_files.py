@@ -114,7 +114,12 @@ class _ByKernel:
         if position < self._loaded_to:
             nbytes = min(nbytes, self._loaded_to - position)
         if self._is_cold(position, nbytes):
-            return FILE
+            size = self._file.size()
+            if size >= self._size:
+                return FILE
+            # It was cut meanwhile, and what is not there will never be cached.
+            self._size = size
+            return self.step(tally)
         try:
             sent = os.sendfile(self._sock.fileno(), self._file.fd, position, nbytes)
         except WOULD_BLOCK:
@@ -171,7 +176,7 @@ class _ByKernel:
 
     def load(self, transfer: FileTransfer) -> None:
         at = self._loaded_at = max(self._start + transfer.tally.sent, self._loaded_to)
-        self._size = self._file.size()
+        # The size is the loop thread's; a read beyond the end just reads nothing.
         stop = min(at + WINDOW_SIZE, self._stop())
         scratch = [bytearray(STEP_SIZE)]
         while at < stop and not transfer.is_over:
@@ -262,6 +267,8 @@ class _ObjectReader:
         if block is None:
             raise ValueError("the file must be blocking")
         octets = as_octets(block)
+        if octets.nbytes > nbytes:
+            raise ValueError("read() returned more than it was asked for")
         self._at += octets.nbytes
         return octets
 
@@ -435,7 +442,10 @@ class FileTransfer:
     def closes_slowly(self) -> bool:
         """Whether `close` has to seek, which may take its time (gzip starts anew)."""
         reader = self._reader
-        return not (self._is_inline or reader is None or reader.is_at(self.tally.sent))
+        # A thread that reads does it itself.
+        if self._is_inline or self._is_reading or reader is None:
+            return False
+        return not reader.is_at(self.tally.sent)
 
     def close(self) -> None:
         """Release the descriptor and set the file position, or leave it to a thread that reads."""
@@ -452,10 +462,13 @@ class FileTransfer:
             self._release()
 
     def _release(self) -> None:
+        # Where the call ended before it was raised; its traceback refers to this transfer.
+        self._failure = None
         if self._descriptor is not None:
             self._descriptor.release()
         if self._reader is not None:
-            with suppress(OSError, ValueError):
+            # Whatever such an object raises: what was sent was sent.
+            with suppress(Exception):
                 self._reader.restore(self.tally.sent)
 
     def rest(self) -> memoryview | FilePart | int:

@@ -65,7 +65,8 @@ class PageCache:
         if answer is None and cached is not None:
             self._mapping = _Mapping(fd, size)
             return self._mapping.has(offset, nbytes)
-        return answer
+        # Asking starts a read: its ends may be there by now, and the middle not.
+        return False if cached == 0 else answer
 
     def release(self) -> None:
         """Take the mapping away. May be called twice."""

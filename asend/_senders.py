@@ -9,15 +9,17 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from ._arguments import is_trio_socket
+from ._errors import BusyResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
+    from socket import SocketIO
     from types import TracebackType
 
     from ._arguments import AnySocket
 
-# The calls that wait, by the number of their descriptor, in all threads of the process.
+# The calls that send, by the number of their descriptor, in all threads of the process.
 waiting: dict[int, Sender] = {}
 
 
@@ -36,11 +38,7 @@ def is_busy(sock: AnySocket) -> bool:
 
 
 class Sender:
-    """A call that waits on a socket. As a context manager, what it holds of it.
-
-    `socket.close()` is deferred until the call ends, by what `socket.makefile` promises for the
-    files that it makes: nothing is sent on a descriptor number that is another connection by then.
-    """
+    """A call that sends on a socket; the only one, as a context manager."""
 
     __slots__ = ("_hold", "fd", "give_up", "is_over", "sending", "sock")
 
@@ -48,6 +46,7 @@ class Sender:
         self.sock = sock
         self.sending = sending
         self.fd = sock.fileno()
+        self._hold: SocketIO | None = None
         # A driver sets these: the call has nothing to do but to clean up; end it with this error.
         self.is_over: Callable[[], bool] = _never
         self.give_up: Callable[[OSError], None] = _do_nothing
@@ -61,19 +60,30 @@ class Sender:
         """Tell whether the socket was taken apart (`detach`), so that the number is another's."""
         return self.sock.fileno() != self.fd
 
-    def is_current(self) -> bool:
-        """Tell whether no later call has taken this one's place on the event loop."""
-        return waiting.get(self.fd) is self
-
     def __enter__(self) -> Sender:
         former = waiting.get(self.fd)
-        if former is not None and former.is_stale():
-            former.give_up(closed_error())
+        if former is not None:
+            if former.is_stale():
+                former.give_up(closed_error())
+            elif not former.is_over():
+                raise BusyResourceError
         waiting[self.fd] = self
-        sock = self.sock
-        # trio's sockets tell those who wait when they are closed, and have no makefile.
-        self._hold = sock.makefile("wb", buffering=0) if isinstance(sock, socket.socket) else None
         return self
+
+    def hold(self) -> None:
+        """Defer `socket.close()` until the call ends.
+
+        That is what `socket.makefile` promises for the files that it makes, so that nothing is sent
+        on a descriptor number that is another connection by then.
+
+        Raises:
+            OSError: The socket is closed by now.
+        """
+        if self.is_stale():
+            raise closed_error()
+        # trio's sockets tell those who wait when they are closed, and have no makefile.
+        if isinstance(self.sock, socket.socket):
+            self._hold = self.sock.makefile("wb", buffering=0)
 
     def __exit__(
         self,
@@ -81,7 +91,8 @@ class Sender:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.is_current():
+        # Not the entry of a call that began when this one was cancelled.
+        if waiting.get(self.fd) is self:
             del waiting[self.fd]
         # They refer to the driver's objects, which refer to this one.
         self.is_over, self.give_up = _never, _do_nothing
@@ -101,6 +112,9 @@ def sending_socket(sock: AnySocket) -> AbstractContextManager[socket.socket]:
     """
     if isinstance(sock, socket.socket) and not sock.getblocking():
         return nullcontext(sock)
-    duplicate = socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
+    if isinstance(sock, socket.socket):
+        duplicate = sock.dup()
+    else:
+        duplicate = socket.socket(sock.family, sock.type, sock.proto, os.dup(sock.fileno()))
     duplicate.setblocking(False)
     return duplicate

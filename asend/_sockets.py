@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from . import _drivers
 from ._arguments import (
     SOCKET_TIMEOUT,
+    as_ancillary,
     as_octets,
     as_seconds,
     as_vectors,
     check_file,
+    check_kind,
+    check_mode,
     check_open,
-    check_socket,
     check_stream_socket,
     check_watchers,
 )
@@ -68,7 +70,8 @@ async def sock_sendall(
             loop's thread: it must not block. What it raises ends the call.
 
     Raises:
-        BusyResourceError: Another call is sending on this socket. Nothing was sent.
+        BusyResourceError: Another call is sending on this socket. Nothing was sent, unless it is
+            trio that sends and a note says how much.
         TimeoutError: The total time has passed, or a limit is broken. Close the connection.
         TypeError, ValueError, BufferError: An argument is wrong, the socket is blocking or of
             type SSLSocket. Nothing was sent.
@@ -79,7 +82,8 @@ async def sock_sendall(
 
     Cancellation takes effect at once: no byte is sent afterwards, and the socket stays usable.
     Closing the socket while the call waits is deferred until the call ends; `shutdown(SHUT_RDWR)`
-    ends it. A trio socket that is closed ends the call with OSError (EBADF).
+    ends it. A trio socket that is closed ends the call with OSError (EBADF). A socket must not be
+    detached under a call. On uvloop, a writer of your own on the socket is taken off.
 
     Source: `socket.socket.sendall` in the Python documentation; send(2); PEP 475.
     """
@@ -178,7 +182,7 @@ def _vectors(
 ) -> Vectors:
     views = as_vectors(buffers)
     tally = Tally(sum(view.nbytes for view in views), progress)
-    return Vectors(sending, views, ancdata, flags, tally)
+    return Vectors(sending, views, as_ancillary(ancdata), flags, tally)
 
 
 async def sock_sendfile(
@@ -227,7 +231,8 @@ async def sock_sendfile(
 
     The file position is `offset` plus the bytes sent when the call ends, in whatever way, if any
     byte was sent and the file can seek. Where a call that failed was just reading an object that is
-    no plain file, the worker thread sets it when that read ends. The pages of the file are not
+    no plain file, the worker thread sets it when that read ends: use the object again only then, by
+    opening it anew if you cannot know. The pages of the file are not
     copied: what is written to the file shortly after the call may still change what the peer gets.
 
     Cancellation: as `sock_sendall`. Closing the file does not end a call that uses `os.sendfile`.
@@ -272,10 +277,11 @@ async def _deliver(
     seconds = as_seconds(timeout, sock)
     check_watchers(limits, progress)
     check_open(sock)
+    check_mode(sock)
     if hasattr(sock, "fileno"):
         await driver.admit(sock)
-    check_socket(sock)
-    with sending_socket(sock) as sending:
+    check_kind(sock)
+    with sending_socket(sock) as sending, Sender(sock, sending) as sender:
         transfer = build(sending)
         tally = transfer.tally
         try:
@@ -284,10 +290,10 @@ async def _deliver(
             if want != DONE:
                 if seconds == 0:
                     raise timed_out(0)
-                with Sender(sock, sending) as sender:
-                    transfer.hold()
-                    pace = None if limits is None else Pace(limits, tally)
-                    await driver.drive(transfer, want, sender, seconds, pace)
+                sender.hold()
+                transfer.hold()
+                pace = None if limits is None else Pace(limits, tally)
+                await driver.drive(transfer, want, sender, seconds, pace)
         except BaseException as error:
             note_sent(error, tally.sent, tally.total)
             raise

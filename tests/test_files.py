@@ -10,6 +10,7 @@ import socket
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -402,6 +403,58 @@ async def test_an_object_closed_early_is_an_error(unix_peer: Peer) -> None:
 
 
 # --- what os.sendfile cannot send
+
+
+@pytest.mark.parametrize("count", [None, 10])
+async def test_a_read_that_gives_more_than_asked_is_an_error(
+    count: int | None, unix_peer: Peer
+) -> None:
+    class Greedy:
+        def read(self, size: int = -1) -> bytes:
+            return bytes(size + 1)
+
+    with pytest.raises(ValueError, match="more than it was asked for"):
+        await asend.sock_sendfile(unix_peer.sock, Greedy(), 0, count)
+
+    assert unix_peer.read_now() == b""
+
+
+@pytest.mark.parametrize("anyio_backend", ASYNCIO, indirect=True)
+async def test_no_thread_for_a_read_is_an_error(unix_peer: Peer) -> None:
+    loop = asyncio.get_running_loop()
+    executor = ThreadPoolExecutor(1)
+    loop.set_default_executor(executor)
+    executor.shutdown()
+
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        await asend.sock_sendfile(unix_peer.sock, Opaque(DATA))
+
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    assert unix_peer.read_now() == b""
+
+
+@pytest.mark.parametrize("anyio_backend", ASYNCIO, indirect=True)
+async def test_no_thread_for_a_later_read_is_an_error(unix_peer: Peer) -> None:
+    loop = asyncio.get_running_loop()
+    executor = ThreadPoolExecutor(1)
+    loop.set_default_executor(executor)
+    file = Opaque(DATA)
+
+    def progress(_: int) -> None:
+        executor.shutdown(wait=False)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(unix_peer.read, 2 * _files.STEP_SIZE)
+        with pytest.raises(RuntimeError, match="after shutdown") as caught:
+            await asend.sock_sendfile(unix_peer.sock, file, progress=progress)
+        group.cancel_scope.cancel()
+
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    sent = int(caught.value.__notes__[0].split()[0])
+    await assert_position(file, sent)
+
+
+# --- pipes
 
 
 async def test_a_pipe_is_read_to_its_end(peer: Peer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import ctypes
 import errno
 import io
@@ -26,6 +27,7 @@ from conftest import ASYNCIO, DATA, TRIO, Peer, tcp_pair
 
 import asend
 from asend import _senders
+from asend._drivers import _asyncio
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -533,6 +535,99 @@ async def test_a_call_right_after_a_cancelled_one_is_not_busy(peer: Peer) -> Non
 
     assert received == DATA[: sum(counted)] + DATA
     assert first.cancelled()
+
+
+@pytest.mark.parametrize("anyio_backend", ASYNCIO, indirect=True)
+@pytest.mark.parametrize("timeout", [0, 20])
+async def test_cancelled_calls_leave_a_loop_that_rests(timeout: float, peer: Peer) -> None:
+    """A call on a socket with a timeout waits on a duplicate, that no successor replaces."""
+    peer.sock.settimeout(timeout)
+    first = asyncio.ensure_future(asend.sock_sendall(peer.sock, DATA))
+    await peer.until_full()
+
+    first.cancel()
+    second = asyncio.ensure_future(asend.sock_sendall(peer.sock, DATA, timeout=0.05))
+    await asyncio.wait([first])
+    peer.read_now()
+    with pytest.raises(TimeoutError):
+        await second
+    peer.read_now()
+    begun = time.process_time()
+    await asyncio.sleep(0.2)
+
+    # A writer left behind would keep the loop at 100 %.
+    assert time.process_time() - begun < 0.1
+    assert not _senders.waiting
+    assert not _asyncio._writing
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are of Python 3.12")
+@pytest.mark.parametrize("anyio_backend", ASYNCIO[:1], indirect=True)
+async def test_a_call_that_progress_starts_meanwhile_is_refused(send: Send, peer: Peer) -> None:
+    caught: list[BaseException | None] = []
+
+    def progress(_: int) -> None:
+        if not caught:
+            loop = asyncio.get_running_loop()
+            inner = asyncio.eager_task_factory(loop, asend.sock_sendall(peer.sock, b"between"))
+            caught.append(inner.exception())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(send, peer.sock, progress=progress))
+        received = await peer.read(len(DATA))
+
+    assert [type(error) for error in caught] == [asend.BusyResourceError]
+    assert received == DATA
+
+
+@pytest.mark.parametrize("anyio_backend", ASYNCIO, indirect=True)
+async def test_a_call_of_a_closed_loop_is_not_busy(peer: Peer) -> None:
+    loop = asyncio.new_event_loop()
+    coroutine = asend.sock_sendall(peer.sock, DATA)
+
+    def run() -> None:
+        with pytest.raises(TimeoutError):
+            loop.run_until_complete(asyncio.wait_for(asyncio.shield(task), 0.05))
+        loop.close()
+
+    task = loop.create_task(coroutine)
+    await asyncio.to_thread(run)
+    received = peer.read_now()
+    await asend.sock_sendall(peer.sock, b"next")
+
+    assert received + peer.read_now() == DATA[: len(received)] + b"next"
+    task.get_coro().close()
+    task._log_destroy_pending = False
+
+
+@pytest.mark.parametrize("call", [send_octets, send_vectors, send_memory_file])
+async def test_a_socket_closed_before_the_call_waits_ends_it(call: Send, peer: Peer) -> None:
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
+        await call(peer.sock, progress=lambda _: peer.sock.close())
+
+    assert caught.value.errno == errno.EBADF
+
+
+async def test_ancillary_data_of_a_generator_survives_a_full_socket(
+    unix_peer: Peer, path: Path
+) -> None:
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += unix_peer.sock.send(bytes(65536))
+    with path.open("rb") as file:
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file.fileno()]))
+        async with anyio.create_task_group() as group:
+            group.start_soon(asend.sock_sendmsg, unix_peer.sock, [b"x"], iter([rights]))
+            await anyio.lowlevel.checkpoint()
+            await unix_peer.read(filled)
+            await anyio.wait_readable(unix_peer.other)
+            data, ancillary, _, _ = unix_peer.other.recvmsg(10, 1000)
+    for _, _, payload in ancillary:
+        os.close(struct.unpack("i", payload[:4])[0])
+
+    assert data == b"x"
+    assert len(ancillary) == 1
 
 
 @pytest.mark.parametrize("anyio_backend", TRIO, indirect=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -38,7 +39,7 @@ async def admit(sock: AnySocket) -> None:
 async def in_thread(function: Callable[[], None]) -> None:
     """Run a clean-up that blocks, to its end even if this task is cancelled."""
     with anyio.CancelScope(shield=True):
-        await anyio.to_thread.run_sync(function)
+        await anyio.to_thread.run_sync(function, limiter=anyio.CapacityLimiter(1))
 
 
 def drive(
@@ -62,7 +63,14 @@ async def _within(seconds: float, call: Coroutine[None, None, None]) -> None:
 
 
 async def _drive(transfer: Transfer, want: int, sender: Sender, pace: Pace | None) -> None:
-    sender.give_up = lambda _: anyio.notify_closing(sender.fd)
+    fd = sender.wait_on.fileno()
+
+    def give_up(_: OSError) -> None:
+        # A call of another thread cannot be told from here.
+        with suppress(RuntimeError):
+            anyio.notify_closing(fd)
+
+    sender.give_up = give_up
     # Most calls never want a file: a task group would double what they cost while they wait.
     while want == SOCKET and pace is None:
         await _wait_writable(sender)
@@ -103,15 +111,17 @@ class _Pump:
         self._transfer = transfer
         self._sender = sender
         self._readers = readers
-        self._loaded: anyio.Event | None = None
+        # Set while nothing is being read.
+        self._loaded = anyio.Event()
+        self._loaded.set()
         self._set_want(want)
 
     def _set_want(self, want: int) -> None:
         # Once per step: a wait that is begun again must not read a second block.
         self._want = want
-        if want & FILE and self._loaded is None:
+        if want & FILE and self._loaded.is_set():
             self._loaded = anyio.Event()
-            self._readers.start_soon(self._load, self._loaded)
+            self._readers.start_soon(self._load)
 
     async def run(self) -> None:
         while self._want != DONE:
@@ -126,10 +136,11 @@ class _Pump:
     async def _wait(self) -> None:
         if self._want & SOCKET:
             await _wait_writable(self._sender)
-        elif self._loaded is not None:
+        else:
             await self._loaded.wait()
 
-    async def _load(self, loaded: anyio.Event) -> None:
-        await anyio.to_thread.run_sync(self._transfer.load, abandon_on_cancel=True)
-        self._loaded = None
-        loaded.set()
+    async def _load(self) -> None:
+        # A pipe that never delivers would keep its place among the threads of all tasks for ever.
+        limiter = anyio.CapacityLimiter(1) if self._transfer.endless else None
+        await anyio.to_thread.run_sync(self._transfer.load, abandon_on_cancel=True, limiter=limiter)
+        self._loaded.set()

@@ -52,7 +52,13 @@ async def admit(sock: AnySocket) -> None:
 
 async def in_thread(function: Callable[[], None]) -> None:
     """Run a clean-up that blocks, to its end even if this task is cancelled."""
-    await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, function))
+    try:
+        running = asyncio.get_running_loop().run_in_executor(None, function)
+    except RuntimeError:
+        # The executor is shut down, as the program ends.
+        function()
+    else:
+        await asyncio.shield(running)
 
 
 def drive(
@@ -97,6 +103,10 @@ async def _pump(transfer: Transfer, want: int, sender: Sender, pace: Pace | None
             pump.error = None
 
 
+# Whose writer is on which descriptor, in all threads of the process.
+_writing: dict[int, _Pump] = {}
+
+
 class _Pump:
     """One call that waits: its writer on the loop, its read in a thread, its timer, its end."""
 
@@ -126,25 +136,22 @@ class _Pump:
         # was set on the future itself would be logged where a cancelled call never takes it.
         self.over: asyncio.Future[None] = self._loop.create_future()
         self.error: BaseException | None = None
-        sender.is_over = self.over.done
+        sender.is_over = self._is_over
         sender.give_up = self._give_up
 
     def start(self, want: int) -> bool:
         """Wait for the first time. False: this loop has no writer callbacks."""
         try:
             # Even if only the file is to be read: it is how a loop says that it cannot.
-            self._loop.add_writer(self._fd, self._turn)
+            self._start_writing()
         except NotImplementedError:
             return False
-        self._is_writing = True
         self._wait_for(want)
         return True
 
     def stop(self) -> None:
         """Leave nothing behind on the loop, nor take away what a later call put there."""
-        if self._is_writing and self._sender.is_current():
-            self._loop.remove_writer(self._fd)
-        self._is_writing = False
+        self._stop_writing()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -152,7 +159,10 @@ class _Pump:
         # Before its number is registered anew: selectors think that they know it already, and
         # would never tell the kernel of the socket that has it now.
         self.stop()
-        self._end(error)
+        if self._loop is asyncio.get_running_loop():
+            self._end(error)
+        else:
+            self._loop.call_soon_threadsafe(self._end, error)
 
     def _turn(self) -> None:
         """Step, as the socket has become writable or the file was read."""
@@ -161,11 +171,10 @@ class _Pump:
             return
         try:
             want = self._transfer.step()
-        except BaseException as error:
-            self._end(error)
-        else:
             if want != SOCKET or not self._is_writing:
                 self._wait_for(want)
+        except BaseException as error:
+            self._end(error)
 
     def _wait_for(self, want: int) -> None:
         if want == DONE:
@@ -173,13 +182,27 @@ class _Pump:
             return
         if want & FILE and not self._is_loading:
             self._load()
-        if want & SOCKET and not self._is_writing:
-            self._loop.add_writer(self._fd, self._turn)
-            self._is_writing = True
-        elif self._is_writing and not want & SOCKET:
+        if not want & SOCKET:
             # A writable socket with nothing to send would keep the loop spinning.
+            self._stop_writing()
+        elif not self._is_writing:
+            self._start_writing()
+
+    def _start_writing(self) -> None:
+        self._loop.add_writer(self._fd, self._turn)
+        self._is_writing = True
+        _writing[self._fd] = self
+
+    def _stop_writing(self) -> None:
+        self._is_writing = False
+        # Not the writer of a call that began when this one was cancelled.
+        if _writing.get(self._fd) is self:
+            del _writing[self._fd]
             self._loop.remove_writer(self._fd)
-            self._is_writing = False
+
+    def _is_over(self) -> bool:
+        # On a closed loop nothing of the call will ever run.
+        return self.over.done() or self._loop.is_closed()
 
     def _end(self, error: BaseException | None) -> None:
         if not self.over.done():

@@ -52,9 +52,8 @@ async def _send_file(sock: socket.socket, part: FilePart, tally: Tally, pace: Pa
     file, offset, left, fallback = part
     while left is None or left > 0:
         asked = STEP_SIZE if left is None else min(STEP_SIZE, left)
-        if hasattr(file, "seek"):
-            # TransmitFile starts at the file's own position, whatever offset it is given.
-            file.seek(offset)
+        # TransmitFile starts at the file's own position, whatever offset it is given.
+        file.seek(offset)  # type: ignore[attr-defined]  # the loop itself seeks all that it sends
         # The loop asks for IO[bytes] and uses no more of it than asend does.
         call = loop.sock_sendfile(sock, file, offset, asked, fallback=fallback)  # type: ignore[arg-type]
         sent = await _within(pace, call)

@@ -1,0 +1,700 @@
+"""Drivers: the loop without writer callbacks, and what a call leaves behind on any of them."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import gzip
+import io
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+import uvloop
+from conftest import ASYNCIO, DATA, SLOW_CALLBACK, Peer
+
+import asend
+from asend import _drivers, _senders
+from asend._files import FileTransfer
+from asend._transfers import STEP_SIZE, Octets, Vectors
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+    from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+
+class ProactorStandIn(asyncio.SelectorEventLoop):
+    """Has no writer callbacks, and sends by itself, as the loop of Windows does."""
+
+    def add_writer(self, *_: object) -> None:
+        raise NotImplementedError
+
+    async def _sock_sendfile_native(
+        self, sock: socket.socket, file: Any, offset: int, count: int | None
+    ) -> int:
+        # Of the proactor's, all but TransmitFile: whatever has a descriptor is sent by that.
+        try:
+            fd = file.fileno()
+        except (AttributeError, io.UnsupportedOperation):
+            raise asyncio.SendfileNotAvailableError("not a regular file") from None
+        size = os.fstat(fd).st_size
+        end = min(offset + count, size) if count else size
+        data = os.pread(fd, max(0, end - offset), offset)
+        await self.sock_sendall(sock, data)
+        if data:
+            file.seek(offset + len(data))
+        return len(data)
+
+
+def proactor_loop() -> asyncio.AbstractEventLoop:
+    loop = ProactorStandIn()
+    loop.slow_callback_duration = SLOW_CALLBACK
+    return loop
+
+
+PROACTOR = [
+    pytest.param(("asyncio", {"debug": True, "loop_factory": proactor_loop}), id="proactor")
+]
+on_proactor = pytest.mark.parametrize("anyio_backend", PROACTOR, indirect=True)
+on_asyncio = pytest.mark.parametrize("anyio_backend", ASYNCIO, indirect=True)
+
+
+async def receive(peer: Peer, call: Callable[[], Awaitable[object]]) -> tuple[bytes, object]:
+    """What the peer gets of a call, and what that returns."""
+    results = []
+
+    async def run() -> None:
+        results.append(await call())
+        peer.sock.shutdown(socket.SHUT_WR)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        received = await peer.read(1 << 30)
+    return received, results[0]
+
+
+# --- a loop that sends by itself
+
+
+@pytest.mark.anyio
+@on_proactor
+async def test_a_loop_without_writer_callbacks_sends_buffers(peer: Peer) -> None:
+    counted: list[int] = []
+
+    received, _ = await receive(
+        peer, partial(asend.sock_sendall, peer.sock, DATA, progress=counted.append)
+    )
+
+    assert received == DATA
+    assert sum(counted) == len(DATA)
+    assert max(counted) <= STEP_SIZE
+
+
+@pytest.mark.anyio
+@on_proactor
+async def test_a_loop_without_writer_callbacks_sends_vectors(peer: Peer) -> None:
+    counted: list[int] = []
+    pieces = [DATA[at : at + 70_001] for at in range(0, len(DATA), 70_001)]
+
+    received, _ = await receive(
+        peer, partial(asend.sock_sendmsg, peer.sock, pieces, progress=counted.append)
+    )
+
+    assert received == DATA
+    assert sum(counted) == len(DATA)
+
+
+@pytest.mark.anyio
+@on_proactor
+@pytest.mark.parametrize(
+    ("offset", "count"),
+    [(0, None), (7, None), (5, len(DATA) - 10), (5, len(DATA)), (0, len(DATA)), (3, 10)],
+)
+@pytest.mark.parametrize("is_memory", [False, True], ids=["file", "memory"])
+async def test_a_loop_without_writer_callbacks_sends_files(
+    is_memory: bool, offset: int, count: int | None, path: Path, peer: Peer
+) -> None:
+    counted: list[int] = []
+    with io.BytesIO(DATA) if is_memory else path.open("rb") as file:
+        file.seek(99)
+
+        received, sent = await receive(
+            peer,
+            partial(asend.sock_sendfile, peer.sock, file, offset, count, progress=counted.append),
+        )
+
+        assert received == DATA[offset:][:count]
+        assert sent == sum(counted) == len(received)
+        assert max(counted) <= STEP_SIZE
+        assert file.tell() == offset + len(received)
+
+
+@pytest.mark.anyio
+@on_proactor
+async def test_a_loop_without_writer_callbacks_refuses_what_needs_a_fallback(
+    path: Path, unix_peer: Peer
+) -> None:
+    with pytest.raises(asend.SendfileNotAvailableError):
+        await asend.sock_sendfile(unix_peer.sock, io.BytesIO(DATA), fallback=False)
+    with path.open("rb") as file:
+        received, _ = await receive(
+            unix_peer, partial(asend.sock_sendfile, unix_peer.sock, file, fallback=False)
+        )
+
+    assert received == DATA
+
+
+class Reader:
+    """A file object with nothing but `read`."""
+
+    def __init__(self, data: bytes) -> None:
+        self.read = io.BytesIO(data).read
+
+
+@pytest.mark.anyio
+@on_proactor
+async def test_a_loop_without_writer_callbacks_sends_any_object_with_read(peer: Peer) -> None:
+    received, sent = await receive(peer, partial(asend.sock_sendfile, peer.sock, Reader(DATA)))
+
+    assert received == DATA
+    assert sent == len(DATA)
+
+
+@pytest.mark.anyio
+@on_proactor
+async def test_a_loop_without_writer_callbacks_sends_a_pipe(peer: Peer) -> None:
+    source, target = os.pipe()
+    with os.fdopen(target, "wb") as writing:
+        writing.write(b"from a pipe")
+
+    with os.fdopen(source, "rb") as file:
+        received, _ = await receive(peer, partial(asend.sock_sendfile, peer.sock, file))
+
+    assert received == b"from a pipe"
+
+
+@pytest.mark.anyio
+@on_proactor
+async def test_a_loop_without_writer_callbacks_sends_a_compressed_file_as_it_reads(
+    tmp_path: Path, peer: Peer
+) -> None:
+    with gzip.open(tmp_path / "file.gz", "wb", compresslevel=1) as file:
+        file.write(DATA)
+
+    with gzip.open(tmp_path / "file.gz") as file:
+        received, _ = await receive(peer, partial(asend.sock_sendfile, peer.sock, file))
+
+    assert received == DATA
+
+
+@pytest.mark.anyio
+@on_proactor
+async def test_the_first_send_has_its_flags_on_any_loop(tcp_peer: Peer) -> None:
+    await asend.sock_sendall(tcp_peer.sock, memoryview(b"!"), socket.MSG_OOB)
+
+    select.select([], [], [tcp_peer.other], 5)
+
+    assert tcp_peer.other.recv(1, socket.MSG_OOB) == b"!"
+
+
+@pytest.mark.anyio
+@on_proactor
+async def test_flags_are_refused_where_the_loop_would_lose_them(peer: Peer) -> None:
+    with pytest.raises(NotImplementedError, match="neither flags nor ancillary data") as caught:
+        await asend.sock_sendall(peer.sock, DATA, socket.MSG_NOSIGNAL)
+
+    received = await peer.read_all()
+    assert received == DATA[: len(received)]
+    assert caught.value.__notes__ == [f"{len(received)} of {len(DATA)} bytes sent"]
+
+
+def send_octets(sock: socket.socket, **options: Any) -> Awaitable[object]:
+    return asend.sock_sendall(sock, DATA, **options)
+
+
+def send_vectors(sock: socket.socket, **options: Any) -> Awaitable[object]:
+    return asend.sock_sendmsg(sock, [DATA[:10], DATA[10:]], **options)
+
+
+def send_memory(sock: socket.socket, **options: Any) -> Awaitable[object]:
+    return asend.sock_sendfile(sock, io.BytesIO(DATA), **options)
+
+
+@pytest.fixture(params=[send_octets, send_vectors, send_memory, "file"])
+def send(request: pytest.FixtureRequest, path: Path) -> Iterator[Callable[..., Any]]:
+    if request.param != "file":
+        yield request.param
+        return
+    with path.open("rb") as file:
+
+        def send_file(sock: socket.socket, **options: Any) -> Awaitable[object]:
+            return asend.sock_sendfile(sock, file, **options)
+
+        yield send_file
+
+
+@pytest.mark.anyio
+@on_proactor
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"timeout": 0.1}, r"within 0\.1 s"),
+        ({"limits": asend.Limits(stall=0.1)}, "stalled"),
+        ({"limits": asend.Limits(min_rate=1e9, grace=0.1)}, "too slow"),
+        ({"timeout": 0.1, "limits": asend.Limits(stall=30)}, r"within 0\.1 s"),
+    ],
+    ids=["timeout", "stall", "rate", "both"],
+)
+async def test_a_slow_peer_ends_the_call_on_a_loop_that_sends_by_itself(
+    options: dict[str, Any], words: str, send: Callable[..., Any], peer: Peer
+) -> None:
+    counted: list[int] = []
+
+    with pytest.raises(TimeoutError, match=words) as caught:
+        await send(peer.sock, progress=counted.append, **options)
+
+    received = await peer.read_all()
+    assert caught.value.__notes__ == [f"{sum(counted)} of {len(DATA)} bytes sent"]
+    # The loop does not tell what it sent of the step that was cancelled.
+    assert sum(counted) <= len(received) <= sum(counted) + STEP_SIZE
+    assert received == DATA[: len(received)]
+
+
+@pytest.mark.anyio
+@on_proactor
+async def test_limits_that_are_kept_change_nothing_on_a_loop_that_sends_by_itself(
+    send: Callable[..., Any], peer: Peer
+) -> None:
+    received = b""
+    limits = asend.Limits(stall=30, min_rate=1, grace=0.05)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(send, peer.sock, limits=limits))
+        await peer.until_full()
+        # Longer than the grace, so that a look happens with all well.
+        await anyio.sleep(0.1)
+        received = await peer.read(len(DATA))
+
+    assert received == DATA
+
+
+@pytest.mark.anyio
+@on_proactor
+@pytest.mark.parametrize("limits", [None, asend.Limits(stall=30)], ids=["free", "watched"])
+async def test_a_cancelled_call_sends_no_more_on_a_loop_that_sends_by_itself(
+    limits: asend.Limits | None, send: Callable[..., Any], peer: Peer
+) -> None:
+    counted: list[int] = []
+    task = asyncio.ensure_future(send(peer.sock, limits=limits, progress=counted.append))
+    await peer.until_full()
+    await asyncio.sleep(0)
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    received = peer.read_now()
+    assert not _senders.waiting
+    await asend.sock_sendall(peer.sock, b"next")
+    received += await peer.read_all()
+    assert received == DATA[: len(received) - 4] + b"next"
+    assert sum(counted) <= len(received) - 4
+
+
+@pytest.mark.anyio
+@on_proactor
+async def test_a_second_call_is_refused_on_a_loop_that_sends_by_itself(peer: Peer) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(asend.sock_sendall, peer.sock, DATA)
+        await peer.until_full()
+        with pytest.raises(asend.BusyResourceError):
+            await asend.sock_sendall(peer.sock, b"second")
+        received = await peer.read(len(DATA))
+
+    assert received == DATA
+
+
+@pytest.mark.anyio
+@on_proactor
+async def test_a_peer_that_closes_ends_the_call_on_a_loop_that_sends_by_itself(
+    send: Callable[..., Any], peer: Peer
+) -> None:
+    async def run() -> None:
+        with pytest.raises(ConnectionError):
+            await send(peer.sock)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        await peer.until_full()
+        peer.other.close()
+
+
+# --- which one
+
+
+def test_no_driver_without_a_loop() -> None:
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        _drivers.running()
+
+
+@pytest.mark.anyio
+async def test_each_library_has_its_driver(anyio_backend_name: str) -> None:
+    expected = {"asyncio": "asend._drivers._asyncio", "trio": "asend._drivers._anyio"}
+
+    assert _drivers.running().__name__ == expected[anyio_backend_name]
+
+
+# --- the edges of one sender per socket
+
+
+@pytest.mark.anyio
+async def test_small_sends_on_a_full_socket_wait_with_what_is_left(peer: Peer) -> None:
+    """The first try is made before anything is built, and may send nothing or a part."""
+    pieces = [DATA[at : at + 60_000] for at in range(0, 1_200_000, 60_000)]
+
+    async def run() -> None:
+        for piece in pieces:
+            await asend.sock_sendall(peer.sock, piece)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        await peer.until_full()
+        received = await peer.read(1_200_000)
+
+    assert received == DATA[:1_200_000]
+
+
+@pytest.mark.anyio
+async def test_a_small_send_to_a_dead_peer_says_how_far_it_came(unix_peer: Peer) -> None:
+    unix_peer.other.close()
+
+    with pytest.raises(BrokenPipeError) as caught:
+        await asend.sock_sendall(unix_peer.sock, b"small")
+
+    assert caught.value.__notes__ == ["0 of 5 bytes sent"]
+
+
+@pytest.mark.anyio
+async def test_a_call_in_the_same_turn_as_the_end_of_another_is_not_busy(
+    anyio_backend_name: str, path: Path, unix_peer: Peer
+) -> None:
+    """Under trio it is chance whether the other is cleaning up before this one looks."""
+    with path.open("rb") as file:
+        for _ in range(30):
+            async with anyio.create_task_group() as group:
+                group.start_soon(
+                    partial(asend.sock_sendfile, unix_peer.sock, file, limits=asend.Limits())
+                )
+                await unix_peer.until_full()
+                unix_peer.read_now()
+                group.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    if anyio_backend_name == "asyncio":
+                        await asyncio.sleep(0)
+                    await asend.sock_sendall(unix_peer.sock, b"next")
+            assert unix_peer.read_now()[-4:] == b"next"
+
+
+@pytest.mark.anyio
+@on_asyncio
+async def test_a_cancelled_call_of_a_socket_that_was_taken_apart_is_over_once(peer: Peer) -> None:
+    """Its number is another's before it has cleaned up."""
+    first = asyncio.ensure_future(asend.sock_sendall(peer.sock, DATA))
+    await peer.until_full()
+    peer.read_now()
+    successor = socket.socket(fileno=peer.sock.detach())
+    successor.setblocking(False)
+
+    first.cancel()
+    with successor:
+        # In this very turn.
+        with pytest.raises(TimeoutError):
+            await asend.sock_sendall(successor, DATA, timeout=0.05)
+        await asyncio.wait([first])
+
+        assert first.cancelled()
+        assert not _senders.waiting
+        assert not asyncio.get_running_loop().remove_writer(successor)
+
+
+def test_a_stale_sender_that_does_not_wait_yet_is_replaced() -> None:
+    sock, other = socket.socketpair()
+    with other, _senders.Sender(sock, sock) as former:
+        successor = socket.socket(fileno=sock.detach())
+
+        with successor, _senders.Sender(successor, successor) as sender:
+            assert _senders.waiting == {sender.fd: sender}
+            assert former.is_stale()
+
+    assert not _senders.waiting
+
+
+# --- what a call leaves behind
+
+
+ENDLESS = """
+import os, socket
+import anyio, trio, uvloop
+import asend
+
+async def main():
+    sock, other = socket.socketpair()
+    sock.setblocking(False)
+    source, target = os.pipe()
+    with sock, other:
+        try:
+            await asend.sock_sendfile(sock, os.fdopen(source, "rb"), timeout=0.05)
+        except TimeoutError as error:
+            print(error)
+
+{run}
+print("ended")
+"""
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        "anyio.run(main)",
+        "anyio.run(main, backend_options={'use_uvloop': True})",
+        "trio.run(main)",
+    ],
+    ids=["asyncio", "uvloop", "trio"],
+)
+def test_a_pipe_that_never_delivers_keeps_no_process_alive(run: str) -> None:
+    """Python waits at its end for the threads of executors, for ever where one reads."""
+    done = subprocess.run(
+        [sys.executable, "-c", ENDLESS.format(run=run)],
+        capture_output=True,
+        text=True,
+        timeout=15,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+    assert done.stdout.split("\n") == ["timed out: not all was sent within 0.05 s", "ended", ""]
+    assert "Error" not in done.stderr
+    assert done.returncode == 0
+
+
+class Slow(io.BytesIO):
+    """Is read when the test allows it."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.is_read = threading.Event()
+        self.may_go_on = threading.Event()
+        self.threads: list[threading.Thread] = []
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.threads.append(threading.current_thread())
+        self.is_read.set()
+        assert self.may_go_on.wait(10)
+        return super().read(size)
+
+
+class Endless(Slow):
+    def seekable(self) -> bool:
+        return False
+
+    read1 = Slow.read
+
+
+@pytest.mark.parametrize("kind", [Slow, Endless])
+@pytest.mark.parametrize("new_loop", [asyncio.SelectorEventLoop, uvloop.new_event_loop])
+def test_a_loop_may_be_closed_while_a_cancelled_call_still_reads(
+    kind: type[Slow], new_loop: Any, unix_peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = kind(DATA)
+    loop = new_loop()
+
+    async def cancel_while_reading() -> None:
+        task = asyncio.ensure_future(asend.sock_sendfile(unix_peer.sock, file))
+        while not file.is_read.is_set():
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    loop.run_until_complete(cancel_while_reading())
+    loop.close()
+    file.may_go_on.set()
+    for thread in file.threads:
+        thread.join(10)
+
+    # What a thread raises is a warning, and so an error; what a future's callback does, is logged.
+    assert caplog.records == []
+    assert unix_peer.read_now() == b""
+
+
+class Recording:
+    """Remembers the timers of a loop that asend asks for; made the first of a loop's bases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timers: list[asyncio.TimerHandle] = []
+
+    def call_later(self, *args: Any, **options: Any) -> asyncio.TimerHandle:
+        timer = super().call_later(*args, **options)  # type: ignore[misc]
+        if getattr(args[1], "__name__", "") == "_look":
+            self.timers.append(timer)
+        return timer
+
+
+class RecordingAsyncio(Recording, asyncio.SelectorEventLoop):
+    pass
+
+
+class RecordingUvloop(Recording, uvloop.Loop):
+    pass
+
+
+@pytest.mark.parametrize("new_loop", [RecordingAsyncio, RecordingUvloop])
+@pytest.mark.parametrize("ending", ["done", "cancelled", "stalled", "broken"])
+def test_no_timer_is_left(ending: str, new_loop: Any, unix_peer: Peer) -> None:
+    loop = new_loop()
+
+    async def run() -> None:
+        limits = asend.Limits(stall=0.05 if ending == "stalled" else 30)
+        task = asyncio.ensure_future(asend.sock_sendall(unix_peer.sock, DATA, limits=limits))
+        await unix_peer.until_full()
+        if ending == "done":
+            await unix_peer.read(len(DATA))
+        elif ending == "cancelled":
+            task.cancel()
+        elif ending == "broken":
+            unix_peer.other.close()
+        await asyncio.wait([task])
+
+    loop.run_until_complete(run())
+
+    assert loop.timers
+    # The timer of a stall is the one that has run.
+    assert loop.timers[-1].cancelled() or ending == "stalled"
+    assert len(loop.timers) <= 2
+    loop.close()
+
+
+@pytest.mark.anyio
+async def test_looks_go_on_while_a_slow_peer_keeps_the_pace(unix_peer: Peer) -> None:
+    """A look that breaks nothing is followed by another, until one does."""
+    limits = asend.Limits(stall=0.3)
+    caught: list[TimeoutError] = []
+    received = b""
+
+    async def run() -> None:
+        with pytest.raises(TimeoutError, match="stalled") as info:
+            await asend.sock_sendall(unix_peer.sock, DATA, limits=limits)
+        caught.append(info.value)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        for _ in range(5):
+            await unix_peer.until_full()
+            received += unix_peer.read_now(100_000)
+            await anyio.sleep(0.1)
+        assert not caught
+
+    sent = len(received + await unix_peer.read_all())
+    assert caught[0].__notes__ == [f"{sent} of {len(DATA)} bytes sent"]
+
+
+class Unreadable(io.BytesIO):
+    """Fails at its second block."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.has_failed = threading.Event()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell():
+            self.has_failed.set()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(size)
+
+
+def transfers_alive() -> list[object]:
+    return [o for o in gc.get_objects() if isinstance(o, (Octets, Vectors, FileTransfer))]
+
+
+@pytest.mark.anyio
+@on_asyncio
+@pytest.mark.parametrize("ending", ["broken", "stalled", "timed out", "cancelled", "done"])
+async def test_a_call_that_waited_leaves_no_cycle(
+    ending: str, send: Callable[..., Any], unix_peer: Peer
+) -> None:
+    """A server that fails many calls must not keep their buffers until the next collection."""
+    gc.collect()
+    gc.disable()
+    try:
+        options: dict[str, Any] = {
+            "stalled": {"limits": asend.Limits(stall=0.05)},
+            "timed out": {"timeout": 0.05},
+        }.get(ending, {})
+
+        async def run() -> None:
+            with suppress(OSError, asyncio.CancelledError):
+                await send(unix_peer.sock, **options)
+
+        task = asyncio.ensure_future(run())
+        await unix_peer.until_full()
+        was_alive = len(transfers_alive())
+        if ending == "broken":
+            unix_peer.other.close()
+        elif ending == "cancelled":
+            task.cancel()
+        elif ending == "done":
+            await unix_peer.read(len(DATA))
+        await task
+        del task
+        # The loop lets go of its last callback a turn later.
+        await asyncio.sleep(0)
+        left = len(transfers_alive())
+    finally:
+        gc.enable()
+
+    assert (was_alive, left) == (1, 0)
+
+
+@pytest.mark.anyio
+@on_asyncio
+@pytest.mark.parametrize("is_heard", [True, False], ids=["heard", "unheard"])
+async def test_a_file_that_cannot_be_read_leaves_no_cycle(is_heard: bool, unix_peer: Peer) -> None:
+    """Its error waits for what was read before; the call may end before it is raised."""
+    file = Unreadable(DATA)
+    gc.collect()
+    gc.disable()
+    try:
+
+        async def run() -> None:
+            with suppress(OSError, asyncio.CancelledError):
+                await asend.sock_sendfile(unix_peer.sock, file)
+
+        task = asyncio.ensure_future(run())
+        while not file.has_failed.is_set():
+            await asyncio.sleep(0)
+        await unix_peer.until_full()
+        if is_heard:
+            await unix_peer.read(STEP_SIZE)
+        else:
+            task.cancel()
+        await task
+        del task
+        await asyncio.sleep(0)
+        left = len(transfers_alive())
+    finally:
+        gc.enable()
+
+    assert left == 0

@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from ._arguments import is_trio_socket
-from ._errors import BusyResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,11 +61,8 @@ class Sender:
 
     def __enter__(self) -> Sender:
         former = waiting.get(self.fd)
-        if former is not None:
-            if former.is_stale():
-                former.give_up(closed_error())
-            elif not former.is_over():
-                raise BusyResourceError
+        if former is not None and former.is_stale():
+            former.give_up(closed_error())
         waiting[self.fd] = self
         return self
 

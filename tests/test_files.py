@@ -610,6 +610,23 @@ async def test_a_file_of_which_the_cache_tells_nothing_is_sent(
     assert sum(counted) == sent == len(received)
 
 
+async def test_a_cold_file_that_is_cut_ends_there(
+    path: Path, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object) -> bool:
+        os.truncate(path, 1000)
+        return False
+
+    monkeypatch.setattr(_files.PageCache, "has", cut)
+    with path.open("rb") as file:
+        sent, received = await receive(
+            peer, lambda: asend.sock_sendfile(peer.sock, file, 0, len(DATA))
+        )
+
+    assert sent == 1000
+    assert received == DATA[:1000]
+
+
 async def test_a_cold_part_is_read_in_a_thread(
     path: Path, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "_limits": set(),
     "_residency": set(),
     "_arguments": {"_limits"},
-    "_senders": {"_arguments", "_errors"},
+    "_senders": {"_arguments"},
     "_transfers": {"_wants"},
     "_files": {"_arguments", "_errors", "_residency", "_tally", "_transfers", "_wants"},
     "_drivers._proactor": {"_transfers", "_wants"},

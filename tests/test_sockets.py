@@ -14,6 +14,7 @@ import select
 import socket
 import struct
 import sys
+import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -738,6 +739,35 @@ async def test_a_detached_socket_ends_the_call_and_frees_its_number(peer: Peer) 
 
     assert caught[0].errno == errno.EBADF
     assert received == DATA
+
+
+@pytest.mark.parametrize("anyio_backend", ASYNCIO, indirect=True)
+async def test_a_detached_socket_ends_the_call_of_another_thread(unix_peer: Peer) -> None:
+    caught: list[BaseException] = []
+    begun = threading.Event()
+
+    async def send_there() -> None:
+        try:
+            begun.set()
+            await asend.sock_sendall(unix_peer.sock, DATA)
+        except OSError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=asyncio.run, args=(send_there(),))
+    thread.start()
+    await asyncio.to_thread(begun.wait, 20)
+    while not _asyncio._writing:
+        await asyncio.sleep(0.001)
+    successor = socket.socket(fileno=unix_peer.sock.detach())
+    successor.setblocking(False)
+
+    with successor, pytest.raises(TimeoutError):
+        await asend.sock_sendall(successor, DATA, timeout=0.05)
+    await asyncio.to_thread(thread.join, 20)
+
+    assert [type(error) for error in caught] == [OSError]
+    assert not _senders.waiting
+    assert not _asyncio._writing
 
 
 async def test_a_socket_closed_before_the_call_is_an_error(send: Send, peer: Peer) -> None:

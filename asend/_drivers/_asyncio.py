@@ -103,8 +103,8 @@ async def _pump(transfer: Transfer, want: int, sender: Sender, pace: Pace | None
             pump.error = None
 
 
-# Whose writer is on which descriptor, in all threads of the process.
-_writing: dict[int, _Pump] = {}
+# Whose writer is on which descriptor of which loop.
+_writing: dict[tuple[asyncio.AbstractEventLoop, int], _Pump] = {}
 
 
 class _Pump:
@@ -156,10 +156,10 @@ class _Pump:
             self._timer.cancel()
 
     def _give_up(self, error: OSError) -> None:
-        # Before its number is registered anew: selectors think that they know it already, and
-        # would never tell the kernel of the socket that has it now.
-        self.stop()
         if self._loop is asyncio.get_running_loop():
+            # Before its number is registered anew: selectors think that they know it already, and
+            # would never tell the kernel of the socket that has it now.
+            self.stop()
             self._end(error)
         else:
             self._loop.call_soon_threadsafe(self._end, error)
@@ -191,13 +191,13 @@ class _Pump:
     def _start_writing(self) -> None:
         self._loop.add_writer(self._fd, self._turn)
         self._is_writing = True
-        _writing[self._fd] = self
+        _writing[self._loop, self._fd] = self
 
     def _stop_writing(self) -> None:
         self._is_writing = False
         # Not the writer of a call that began when this one was cancelled.
-        if _writing.get(self._fd) is self:
-            del _writing[self._fd]
+        if _writing.get((self._loop, self._fd)) is self:
+            del _writing[self._loop, self._fd]
             self._loop.remove_writer(self._fd)
 
     def _is_over(self) -> bool:

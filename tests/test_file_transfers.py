@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 from conftest import DATA, Peer, descriptors
 
-from asend import SendfileNotAvailableError, _files
-from asend._files import WINDOW_SIZE, FileTransfer
+from asend import SendfileNotAvailableError, _by_kernel
+from asend._by_kernel import WINDOW_SIZE
+from asend._files import FileTransfer
 from asend._transfers import STEP_SIZE
 from asend._wants import DONE, FILE, SOCKET, FilePart
 
@@ -74,7 +75,7 @@ class Cache:
         self.is_released = False
         self._parts: list[range] = []
         self._preadv = os.preadv
-        monkeypatch.setattr(_files, "PageCache", lambda: self)
+        monkeypatch.setattr(_by_kernel, "PageCache", lambda: self)
         monkeypatch.setattr(os, "preadv", self.preadv)
 
     def preadv(self, fd: int, buffers: list[bytearray], offset: int) -> int:

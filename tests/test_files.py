@@ -19,7 +19,7 @@ import pytest
 from conftest import ASYNCIO, DATA, Peer
 
 import asend
-from asend import _files
+from asend import _residency, _transfers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -243,7 +243,7 @@ async def test_cancelling_does_not_wait_for_a_read(unix_peer: Peer) -> None:
         group.start_soon(
             partial(asend.sock_sendfile, unix_peer.sock, gated, progress=counted.append)
         )
-        received = await unix_peer.read(_files.STEP_SIZE)
+        received = await unix_peer.read(_transfers.STEP_SIZE)
         await anyio.to_thread.run_sync(gated.is_reading.wait, 20)
         group.cancel_scope.cancel()
     # The call is over, and the read is still going on.
@@ -260,19 +260,19 @@ async def test_a_timeout_counts_slow_reads(unix_peer: Peer) -> None:
     gated = Gated(DATA)
 
     async with anyio.create_task_group() as group:
-        group.start_soon(unix_peer.read, _files.STEP_SIZE)
+        group.start_soon(unix_peer.read, _transfers.STEP_SIZE)
         with pytest.raises(TimeoutError, match="within"):
             await asend.sock_sendfile(unix_peer.sock, gated, timeout=0.1)
     gated.gate.set()
     await anyio.to_thread.run_sync(gated.was_restored.wait, 20)
 
-    assert gated.tell() == _files.STEP_SIZE
+    assert gated.tell() == _transfers.STEP_SIZE
 
 
 async def test_a_slow_read_does_not_block_the_loop(unix_peer: Peer) -> None:
     class Slow(Opaque):
         def __init__(self) -> None:
-            super().__init__(DATA[: 3 * _files.STEP_SIZE])
+            super().__init__(DATA[: 3 * _transfers.STEP_SIZE])
             self.read = self._read
 
         def _read(self, size: int = -1) -> bytes:
@@ -303,7 +303,7 @@ async def test_an_error_of_the_file_comes_after_what_was_read_before(unix_peer: 
             self.read = self._read
 
         def _read(self, size: int = -1) -> bytes:
-            if self.tell() >= 2 * _files.STEP_SIZE:
+            if self.tell() >= 2 * _transfers.STEP_SIZE:
                 raise OSError(5, "a bad block")
             return self._file.read(size)
 
@@ -311,14 +311,14 @@ async def test_an_error_of_the_file_comes_after_what_was_read_before(unix_peer: 
 
     async def read() -> None:
         nonlocal received
-        received = await unix_peer.read(2 * _files.STEP_SIZE)
+        received = await unix_peer.read(2 * _transfers.STEP_SIZE)
 
     async with anyio.create_task_group() as group:
         group.start_soon(read)
         with pytest.raises(OSError, match="a bad block") as caught:
             await asend.sock_sendfile(unix_peer.sock, Broken())
 
-    assert received == DATA[: 2 * _files.STEP_SIZE]
+    assert received == DATA[: 2 * _transfers.STEP_SIZE]
     assert caught.value.__notes__ == [f"{len(received)} of an unknown number of bytes sent"]
 
 
@@ -399,7 +399,7 @@ async def test_an_object_closed_early_is_an_error(unix_peer: Peer) -> None:
         group.start_soon(run)
         await unix_peer.until_full()
         file.close()
-        await unix_peer.read(_files.STEP_SIZE)
+        await unix_peer.read(_transfers.STEP_SIZE)
 
 
 # --- what os.sendfile cannot send
@@ -444,7 +444,7 @@ async def test_no_thread_for_a_later_read_is_an_error(unix_peer: Peer) -> None:
         executor.shutdown(wait=False)
 
     async with anyio.create_task_group() as group:
-        group.start_soon(unix_peer.read, 2 * _files.STEP_SIZE)
+        group.start_soon(unix_peer.read, 2 * _transfers.STEP_SIZE)
         with pytest.raises(RuntimeError, match="after shutdown") as caught:
             await asend.sock_sendfile(unix_peer.sock, file, progress=progress)
         group.cancel_scope.cancel()
@@ -597,7 +597,7 @@ async def test_a_file_of_which_the_cache_tells_nothing_is_sent(
     answer: bool | None, path: Path, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None: the system does not tell. False for ever: the file system has no page cache."""
-    monkeypatch.setattr(_files.PageCache, "has", lambda *_: answer)
+    monkeypatch.setattr(_residency.PageCache, "has", lambda *_: answer)
     counted: list[int] = []
 
     with path.open("rb") as file:
@@ -617,7 +617,7 @@ async def test_a_cold_file_that_is_cut_ends_there(
         os.truncate(path, 1000)
         return False
 
-    monkeypatch.setattr(_files.PageCache, "has", cut)
+    monkeypatch.setattr(_residency.PageCache, "has", cut)
     with path.open("rb") as file:
         sent, received = await receive(
             peer, lambda: asend.sock_sendfile(peer.sock, file, 0, len(DATA))
@@ -637,7 +637,7 @@ async def test_a_cold_part_is_read_in_a_thread(
         threads.add(threading.current_thread())
         return preadv(fd, buffers, offset, flags)
 
-    monkeypatch.setattr(_files.PageCache, "has", lambda *_: None)
+    monkeypatch.setattr(_residency.PageCache, "has", lambda *_: None)
     monkeypatch.setattr(os, "preadv", slow_preadv)
     with path.open("rb") as file:
         sent, _ = await receive(peer, lambda: asend.sock_sendfile(peer.sock, file))
@@ -659,7 +659,7 @@ async def test_a_call_cancelled_while_it_reads_leaves_no_descriptor(
         assert gate.wait(20)
         return preadv(fd, buffers, offset, flags)
 
-    monkeypatch.setattr(_files.PageCache, "has", lambda *_: None)
+    monkeypatch.setattr(_residency.PageCache, "has", lambda *_: None)
     monkeypatch.setattr(os, "preadv", gated_preadv)
     with path.open("rb") as file:
         task = asyncio.ensure_future(asend.sock_sendfile(unix_peer.sock, file))

@@ -25,7 +25,9 @@ ALLOWED: dict[str, set[str]] = {
     "_arguments": {"_limits"},
     "_senders": {"_arguments"},
     "_transfers": {"_wants"},
-    "_files": {"_arguments", "_errors", "_residency", "_tally", "_transfers", "_wants"},
+    "_by_kernel": {"_errors", "_residency", "_transfers", "_wants"},
+    "_by_copy": {"_arguments", "_transfers", "_wants"},
+    "_files": {"_arguments", "_by_copy", "_by_kernel", "_errors", "_tally", "_wants"},
     "_drivers._proactor": {"_transfers", "_wants"},
     "_drivers._asyncio": {
         "_arguments",

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from asend import _files
+from asend import _by_kernel
 
 from ..harness import Arm, Case, Sample, Work
 from ..receivers import receiver
@@ -26,7 +26,7 @@ def cases(work: Work) -> Iterator[Case]:
         def measure(constant: str, value: int, is_cold: bool) -> Sample:
             if is_cold:
                 drop(path)
-            with mock.patch.object(_files, constant, value):
+            with mock.patch.object(_by_kernel, constant, value):
                 return send_and_measure("asyncio", by_asend, address, path, watches_pauses=True)
 
         def arms(constant: str, values: list[int], is_cold: bool) -> list[Arm]:

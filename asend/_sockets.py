@@ -96,7 +96,7 @@ async def sock_sendall(
         and progress is None
         and (timeout is SOCKET_TIMEOUT or timeout is None or _is_positive(timeout))
         and (limits is None or type(limits) is Limits)
-        and not waiting
+        and not (waiting and sock.fileno() in waiting)
         and len(data) <= SMALL
         and (loop := _get_running_loop()) is not None
         # No transport may own it. asyncio has a table of them; uvloop shows none, but keeps the

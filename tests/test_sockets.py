@@ -689,6 +689,22 @@ async def test_two_sockets_are_sent_on_at_once(send: Send, peer: Peer) -> None:
     assert received == [DATA, DATA]
 
 
+async def test_a_small_send_goes_by_while_others_wait(peer: Peer) -> None:
+    second = Peer(*tcp_pair())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(asend.sock_sendall, peer.sock, DATA)
+        await peer.until_full()
+        await asend.sock_sendall(second.sock, b"small")
+        with pytest.raises(asend.BusyResourceError):
+            await asend.sock_sendall(peer.sock, b"small")
+        received = await second.read(5)
+        group.cancel_scope.cancel()
+    second.close()
+
+    assert received == b"small"
+
+
 # --- closing meanwhile
 
 

@@ -201,7 +201,8 @@ class FileTransfer:
             # seek, not os.lseek: a BufferedReader that was read before would not notice. The file
             # may be closed, or have no position: neither is an error of the sending.
             with suppress(OSError, ValueError, AttributeError):
-                self._file.seek(self._offset + self.tally.sent)  # type: ignore[attr-defined]
+                position = self._offset + self.tally.sent
+                self._file.seek(position)  # type: ignore[attr-defined]  # if not: suppressed
         self._way.close()
         if not is_reading:
             self._release()

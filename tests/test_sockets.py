@@ -786,6 +786,54 @@ async def test_a_detached_socket_ends_the_call_of_another_thread(unix_peer: Peer
     assert not _asyncio._writing
 
 
+@pytest.mark.xfail(
+    strict=True, reason="a number closed behind its detached socket wakes nobody: a call hangs"
+)
+async def test_closing_the_number_of_a_detached_socket_ends_the_call(unix_peer: Peer) -> None:
+    is_over = False
+
+    async def run() -> None:
+        nonlocal is_over
+        with contextlib.suppress(OSError):
+            await asend.sock_sendall(unix_peer.sock, DATA)
+        is_over = True
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        await unix_peer.until_full()
+        os.close(unix_peer.sock.detach())
+        unix_peer.other.close()
+        with anyio.move_on_after(0.5):
+            while not is_over:
+                await anyio.sleep(0.001)
+        was_over = is_over
+        group.cancel_scope.cancel()
+
+    assert was_over
+
+
+@pytest.mark.xfail(strict=True, reason="the fast path sees only the loop that trio is a guest of")
+def test_a_small_send_is_a_checkpoint_for_a_guest_of_asyncio(unix_peer: Peer) -> None:
+    async def guest() -> None:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await asend.sock_sendall(unix_peer.sock, b"not sent")
+
+    async def host() -> None:
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[Any] = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            guest,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=over.set_result,
+        )
+        (await over).unwrap()
+
+    asyncio.run(host())
+
+    assert unix_peer.read_now() == b""
+
+
 async def test_a_socket_closed_before_the_call_is_an_error(send: Send, peer: Peer) -> None:
     peer.sock.close()
 

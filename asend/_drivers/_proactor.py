@@ -54,8 +54,13 @@ async def _send_file(sock: socket.socket, part: FilePart, tally: Tally, pace: Pa
         asked = STEP_SIZE if left is None else min(STEP_SIZE, left)
         # TransmitFile starts at the file's own position, whatever offset it is given.
         file.seek(offset)  # type: ignore[attr-defined]  # the loop itself seeks all that it sends
-        # The loop asks for IO[bytes] and uses no more of it than asend does.
-        call = loop.sock_sendfile(sock, file, offset, asked, fallback=fallback)  # type: ignore[arg-type]
+        call = loop.sock_sendfile(
+            sock,
+            file,  # type: ignore[arg-type]  # IO[bytes] is asked for, and not all of it used
+            offset,
+            asked,
+            fallback=fallback,
+        )
         sent = await _within(pace, call)
         if not sent:
             return

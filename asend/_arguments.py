@@ -102,7 +102,7 @@ def as_ancillary(ancdata: Iterable[Ancillary]) -> list[Ancillary]:
         raise TypeError("sendmsg() argument 2 must be an iterable") from None
 
 
-def as_seconds(timeout: float | SocketTimeout | None, sock: AnySocket) -> float | None:
+def as_seconds(timeout: float | SocketTimeout | None, sock: object = None) -> float | None:
     """Return the total time of a call in seconds, or None for no limit."""
     if timeout is None:
         return None

@@ -12,15 +12,15 @@ import io
 import os
 import stat
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from ._arguments import is_seekable
-from ._by_copy import ByCopy, ObjectReader
+from ._by_copy import ByCopy, DescriptorReader, ObjectReader
 from ._by_kernel import ByKernel, Descriptor, Refused
 from ._errors import SendfileNotAvailableError
 from ._tally import Tally
-from ._wants import FILE, FilePart
+from ._wants import FILE, SOCKET, FilePart
 
 if TYPE_CHECKING:
     import socket
@@ -33,12 +33,13 @@ class FileTransfer:
     """A file's bytes from `offset` to its end, or `count` of them."""
 
     __slots__ = (
+        "_by_parts",
         "_count",
         "_descriptor",
         "_failure",
         "_fallback",
         "_file",
-        "_is_inline",
+        "_is_asked",
         "_is_reading",
         "_lock",
         "_offset",
@@ -58,27 +59,26 @@ class FileTransfer:
         count: int | None,
         fallback: bool,
         progress: Callable[[int], object] | None,
+        *,
+        by_kernel: bool = True,
     ) -> None:
         self._sock = sock
         self._file = file
         self._offset = offset
         self._count = count
         self._fallback = fallback
+        self._by_parts = by_kernel
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self._is_reading = False
+        # A driver was asked to have something read, and it has not been read yet.
+        self._is_asked = False
         self.is_over = False
-        self._is_inline = False
         self._reader: ObjectReader | None = None
         self._descriptor: Descriptor | None = None
         self._way: ByKernel | ByCopy
 
-        fd = _descriptor_of(file)
-        try:
-            status = None if fd is None else os.fstat(fd)
-        except OSError:
-            # No descriptor, whatever its `fileno` says: an object to be read.
-            status = None
+        fd, status = _descriptor_of(file)
         total = count
         if status is not None and stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -89,13 +89,13 @@ class FileTransfer:
             self._descriptor = Descriptor(fd)
             size = self._descriptor.size()
             total = max(0, size - offset) if count is None and size else count
-            self._way = self._by_kernel() if self._kernel_can(fd, size) else self._by_copy(0)
+            self._way = (
+                self._by_kernel() if by_kernel and self._kernel_can(fd, size) else self._by_copy(0)
+            )
         elif not fallback:
             raise SendfileNotAvailableError("not a regular file")
         else:
             if type(file) is io.BytesIO:
-                # Memory needs no thread.
-                self._is_inline = True
                 total = max(0, file.getbuffer().nbytes - offset) if count is None else count
             self.endless = status is not None or not is_seekable(file)
             self._reader = ObjectReader(file, offset, endless=self.endless)
@@ -103,7 +103,7 @@ class FileTransfer:
         self.tally = Tally(total, progress)
 
     def _kernel_can(self, fd: int, size: int) -> bool:
-        can = hasattr(os, "sendfile") and size > 0
+        can = _kernel_takes(size)
         if can or self._fallback:
             return can
         # Files of /proc say that they are empty, and are not.
@@ -119,20 +119,13 @@ class FileTransfer:
     def _by_copy(self, sent: int) -> ByCopy:
         left = None if self._count is None else self._count - sent
         if self._reader is not None:
-            return ByCopy(self._sock, self._reader.read, left)
-        descriptor, at = self._descriptor, self._offset + sent
-        assert descriptor is not None
-
-        def read(nbytes: int) -> memoryview:
-            nonlocal at
-            block = os.pread(descriptor.fd, nbytes, at)
-            at += len(block)
-            return memoryview(block)
-
-        return ByCopy(self._sock, read, left)
+            return ByCopy(self._sock, self._reader, left)
+        assert self._descriptor is not None
+        return ByCopy(self._sock, DescriptorReader(self._descriptor, self._offset + sent), left)
 
     def step(self) -> int:
         """Send once from what is at hand; ask for the file where nothing is."""
+        before, is_asked = self.tally.sent, self._is_asked
         try:
             want = self._way.step(self.tally)
         except Refused:
@@ -146,12 +139,18 @@ class FileTransfer:
             if want == FILE:
                 self._raise_failure()
             return want & ~FILE
-        if not self._is_inline:
+        if not want & FILE:
             return want
-        if want != FILE:
-            return want & ~FILE
-        self.load()
-        return self.step()
+        # Not while a thread reads, or is about to: it would be the same block.
+        if isinstance(self._way, ByCopy) and not is_asked:
+            if want != FILE:
+                want = SOCKET | self._way.reads_ahead()
+            elif self._way.is_ready():
+                self.load()
+                # One block a step, so that the event loop gets its turn.
+                return self.step() if self.tally.sent == before else SOCKET
+        self._is_asked = bool(want & FILE)
+        return want
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -167,19 +166,26 @@ class FileTransfer:
             if self.is_over:
                 return
             self._is_reading = True
-        try:
-            self._way.load(self)
-        except BaseException as error:
-            # Raised by the step that misses the data, in the thread of the call.
-            self._failure = error
+        with nullcontext() if self._reader is None else self._reader.turn.lock:
+            try:
+                # A call that ended before its turn came moves nothing any more.
+                if not self.is_over:
+                    self._way.load(self)
+            except BaseException as error:  # raised by the step that misses the data, in its thread
+                self._failure = error
+            is_released = self.is_over
+            if is_released:
+                self._release()
+        # Only now: `close` in the thread of the event loop must not have to wait for the turn.
         with self._lock:
-            self._is_reading = False
-            is_over = self.is_over
-        if is_over:
+            self._is_reading = self._is_asked = False
+            is_left = self.is_over and not is_released
+        if is_left:
             self._release()
 
-    def hold(self) -> None:
-        """Take a descriptor of our own, as the file may be closed while the call waits."""
+    def hold(self, sock: socket.socket) -> None:
+        """Send by `sock` from now on; take a descriptor of our own, as the file may be closed."""
+        self._sock = self._way.sock = sock
         if self._descriptor is not None:
             self._descriptor.hold()
 
@@ -188,9 +194,12 @@ class FileTransfer:
         """Whether `close` has to seek, which may take its time (gzip starts anew)."""
         reader = self._reader
         # A thread that reads does it itself.
-        if self._is_inline or self._is_reading or reader is None:
+        if reader is None or reader.is_memory or self._is_reading:
             return False
         return not reader.is_at(self.tally.sent)
+
+    def leave(self) -> None:
+        """Nothing here belongs to an event loop."""
 
     def close(self) -> None:
         """Release the descriptor and set the file position, or leave it to a thread that reads."""
@@ -217,28 +226,53 @@ class FileTransfer:
             with suppress(Exception):
                 self._reader.restore(self.tally.sent)
 
+    def ahead(self) -> int:
+        """Answer FILE if the next block can be read while the last one is sent elsewhere."""
+        assert isinstance(self._way, ByCopy)
+        want = self._way.reads_ahead()
+        if want:
+            self._is_asked = True
+        return want
+
     def rest(self) -> memoryview | FilePart | int:
         """Hand over a plain file whole, others block by block; FILE: `load` first."""
-        if self._reader is None:
+        if self._reader is None and self._by_parts:
             sent = self.tally.sent
             left = None if self._count is None else self._count - sent
             return FilePart(self._file, self._offset + sent, left, self._fallback)
         assert isinstance(self._way, ByCopy)
+        is_asked = self._is_asked
         rest = self._way.take()
+        if rest == FILE and self._failure is None and not is_asked and self._way.is_ready():
+            self.load()
+            rest = self._way.take()
         if rest == FILE:
             self._raise_failure()
+            self._is_asked = True
         return rest
 
 
-def _descriptor_of(file: BinaryFile) -> int | None:
-    """Return the descriptor whose bytes are just what reading the file gives, or None.
+def kernel_sends(file: BinaryFile) -> bool:
+    """Tell whether `os.sendfile` sends this file, to a socket that bytes go to as they are."""
+    _, status = _descriptor_of(file)
+    return status is not None and stat.S_ISREG(status.st_mode) and _kernel_takes(status.st_size)
+
+
+def _kernel_takes(size: int) -> bool:
+    """Tell whether `os.sendfile` can send a file of this size: those of /proc say 0."""
+    return hasattr(os, "sendfile") and size > 0
+
+
+def _descriptor_of(file: BinaryFile) -> tuple[int | None, os.stat_result | None]:
+    """Return the descriptor whose bytes are just what reading the file gives, and its status.
 
     gzip and its like have a `fileno` too: that of the compressed file.
     """
     if isinstance(file, io.IOBase) and not isinstance(getattr(file, "raw", file), io.FileIO):
-        return None
+        return None, None
     try:
-        fd = file.fileno()  # type: ignore[attr-defined]  # where it has none, see below
-    except (AttributeError, io.UnsupportedOperation):
-        return None
-    return int(fd)
+        fd = int(file.fileno())  # type: ignore[attr-defined]  # where it has none, see below
+        return fd, os.fstat(fd)
+    except (AttributeError, OSError):
+        # No descriptor, whatever its `fileno` says: an object to be read.
+        return None, None

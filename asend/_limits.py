@@ -58,20 +58,16 @@ def check_number(name: str, value: float) -> float:
 class Pace:
     """Watches one call: too slow already, or when to look again."""
 
-    __slots__ = ("_limits", "_moved", "_progress", "_started", "_tally")
+    __slots__ = ("_limits", "_moved", "_started", "_tally")
 
     def __init__(self, limits: Limits, tally: Tally) -> None:
         self._limits = limits
         self._started = self._moved = monotonic()
         self._tally = tally
-        # Only calls with limits pay for a look at the clock per chunk.
-        self._progress = tally.progress
-        tally.progress = self._count
+        tally.on_move = self._move
 
-    def _count(self, nbytes: int) -> None:
+    def _move(self) -> None:
         self._moved = monotonic()
-        if self._progress is not None:
-            self._progress(nbytes)
 
     def look(self) -> float:
         """Return the seconds until a limit can be broken at the earliest (inf: never).
@@ -88,9 +84,10 @@ class Pace:
                 raise TimeoutError(f"stalled: no byte accepted for {stall:g} s")
         if min_rate is not None:
             elapsed = now - self._started
-            due = max(self._limits.grace, tally.sent / min_rate)
+            moved = tally.sent + tally.drained
+            due = max(self._limits.grace, moved / min_rate)
             if elapsed > due:
-                rate = tally.sent / elapsed
+                rate = moved / elapsed
                 raise TimeoutError(f"too slow: {rate:.0f} bytes/s, min_rate is {min_rate:g}")
             left = min(left, due - elapsed)
         return max(left, SHORTEST_LOOK)

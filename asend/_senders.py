@@ -1,19 +1,16 @@
-"""One sender per socket: who waits on which, and what keeps its descriptor open meanwhile."""
+"""One sender per socket: who waits on which, and by what descriptor it sends."""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ._arguments import is_trio_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
-    from socket import SocketIO
     from types import TracebackType
 
     from ._arguments import AnySocket
@@ -22,64 +19,74 @@ if TYPE_CHECKING:
 waiting: dict[int, Sender] = {}
 
 
-def _never() -> bool:
+def _never(*_: object) -> bool:
     return False
-
-
-def _do_nothing(_: OSError) -> None:
-    pass
 
 
 def is_busy(sock: AnySocket) -> bool:
     """Tell whether a call is sending on this socket that has more than its clean-up to do."""
     sender = waiting.get(sock.fileno())
-    return sender is not None and not sender.is_over() and not sender.is_stale()
+    return sender is not None and not sender.is_over() and sender.sends_on(sock)
 
 
 class Sender:
     """A call that sends on a socket; the only one, as a context manager."""
 
-    __slots__ = ("_hold", "fd", "give_up", "is_over", "sending", "sock")
+    __slots__ = ("_fd", "give_up", "is_over", "lent", "sending", "sock")
 
-    def __init__(self, sock: AnySocket, sending: socket.socket) -> None:
+    def __init__(self, sock: AnySocket) -> None:
         self.sock = sock
-        self.sending = sending
-        self.fd = sock.fileno()
-        self._hold: SocketIO | None = None
+        self._fd = sock.fileno()
+        # The caller's own, if its `send` will do: a socket with a timeout waits inside it, trio's
+        # have none but an async one.
+        is_fit = isinstance(sock, socket.socket) and not sock.getblocking()
+        self.lent = cast("socket.socket", sock) if is_fit else None
+        # The socket to call `send` of.
+        self.sending = _duplicate(sock) if self.lent is None else self.lent
         # A driver sets these: the call has nothing to do but to clean up; end it with this error.
         self.is_over: Callable[[], bool] = _never
-        self.give_up: Callable[[OSError], None] = _do_nothing
+        self.give_up: Callable[[BaseException], object] = _never
+
+    def __enter__(self) -> Sender:
+        waiting[self._fd] = self
+        return self
+
+    def hold(self) -> socket.socket:
+        """Return the socket to send by from now on, which nobody else can close.
+
+        Whatever becomes of the caller's while the call waits (closed, detached, its number closed
+        and another connection's by then), the bytes go where they should, and who waits is woken.
+
+        Raises:
+            OSError: The process has no descriptor left (EMFILE), or the socket is closed by now.
+        """
+        if self.sending is self.lent:
+            self.sending = _duplicate(self.sock)
+        return self.sending
 
     @property
     def wait_on(self) -> AnySocket:
-        """The socket to wait on: trio's own is told when it is closed, others are not."""
-        return self.sock if is_trio_socket(self.sock) else self.sending
-
-    def is_stale(self) -> bool:
-        """Tell whether the socket was taken apart (`detach`), so that the number is another's."""
-        return self.sock.fileno() != self.fd
-
-    def __enter__(self) -> Sender:
-        former = waiting.get(self.fd)
-        if former is not None and former.is_stale():
-            former.give_up(closed_error())
-        waiting[self.fd] = self
-        return self
-
-    def hold(self) -> None:
-        """Defer `socket.close()` until the call ends.
-
-        That is what `socket.makefile` promises for the files that it makes, so that nothing is sent
-        on a descriptor number that is another connection by then.
+        """The socket to wait on: trio's own is told when it is closed, others are not.
 
         Raises:
-            OSError: The socket is closed by now.
+            OSError: It is closed by now.
         """
-        if self.is_stale():
+        if not is_trio_socket(self.sock):
+            return self.sending
+        if self.sock.fileno() != self._fd:
             raise closed_error()
-        # trio's sockets tell those who wait when they are closed, and have no makefile.
-        if isinstance(self.sock, socket.socket):
-            self._hold = self.sock.makefile("wb", buffering=0)
+        return self.sock
+
+    def sends_on(self, sock: AnySocket) -> bool:
+        """Tell whether this is the socket of the call: its number may be another's by now."""
+        if self.sock is sock:
+            return True
+        try:
+            ours, theirs = (os.fstat(each.fileno()) for each in (self.sending, sock))
+        except OSError:
+            # The call ends just now, in another thread; or sockets have no such status (Windows).
+            return False
+        return os.path.samestat(ours, theirs)
 
     def __exit__(
         self,
@@ -88,12 +95,12 @@ class Sender:
         traceback: TracebackType | None,
     ) -> None:
         # Not the entry of a call that began when this one was cancelled.
-        if waiting.get(self.fd) is self:
-            del waiting[self.fd]
+        if waiting.get(self._fd) is self:
+            del waiting[self._fd]
         # They refer to the driver's objects, which refer to this one.
-        self.is_over, self.give_up = _never, _do_nothing
-        if self._hold is not None:
-            self._hold.close()
+        self.is_over = self.give_up = _never
+        if self.sending is not self.lent:
+            self.sending.close()
 
 
 def closed_error() -> OSError:
@@ -101,16 +108,11 @@ def closed_error() -> OSError:
     return OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: the socket was closed while sending")
 
 
-def sending_socket(sock: AnySocket) -> AbstractContextManager[socket.socket]:
-    """Lend the socket to call `send` of: this one, or a duplicate whose `send` never waits.
-
-    A socket with a timeout waits inside `send`; trio's sockets have none but an async one.
-    """
-    if isinstance(sock, socket.socket) and not sock.getblocking():
-        return nullcontext(sock)
-    if isinstance(sock, socket.socket):
-        duplicate = sock.dup()
-    else:
+def _duplicate(sock: AnySocket) -> socket.socket:
+    if is_trio_socket(sock):
         duplicate = socket.socket(sock.family, sock.type, sock.proto, os.dup(sock.fileno()))
+    else:
+        # A socket, or what a transport shows of its own.
+        duplicate = cast("socket.socket", sock).dup()
     duplicate.setblocking(False)
     return duplicate

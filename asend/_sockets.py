@@ -5,9 +5,10 @@ A call that the kernel accepts at once builds no transfer, no future and no time
 
 from __future__ import annotations
 
-from asyncio import _get_running_loop
+from asyncio import _get_running_loop, current_task
 from functools import partial
 from socket import socket
+from sys import modules
 from typing import TYPE_CHECKING
 
 from . import _drivers
@@ -24,12 +25,13 @@ from ._arguments import (
     check_stream_socket,
     check_watchers,
 )
+from ._calls import carry_out
 from ._files import FileTransfer
-from ._limits import Limits, Pace, timed_out
-from ._senders import Sender, sending_socket, waiting
+from ._limits import Limits
+from ._senders import Sender, waiting
 from ._tally import Tally, note_sent
 from ._transfers import WOULD_BLOCK, Octets, Vectors
-from ._wants import DONE, SOCKET
+from ._wants import SOCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -76,14 +78,16 @@ async def sock_sendall(
         TypeError, ValueError, BufferError: An argument is wrong, the socket is blocking or of
             type SSLSocket. Nothing was sent.
         RuntimeError: A transport owns the socket: write to that. Nothing was sent.
-        OSError: From `send`, such as BrokenPipeError. The connection is of no more use.
+        OSError: From `send`, such as BrokenPipeError. The connection is of no more use. EMFILE: the
+            call has to wait and the process has no descriptor left for that.
 
     Every exception of a call that has started carries the note "N of M bytes sent".
 
     Cancellation takes effect at once: no byte is sent afterwards, and the socket stays usable.
-    Closing the socket while the call waits is deferred until the call ends; `shutdown(SHUT_RDWR)`
-    ends it. A trio socket that is closed ends the call with OSError (EBADF). A socket must not be
-    detached under a call. On uvloop, a writer of your own on the socket is taken off.
+    A call that waits has a descriptor of its own for the connection: closing or detaching the
+    socket takes effect when the call ends; `shutdown(SHUT_RDWR)` ends it. A trio socket that is
+    closed ends the call with OSError (EBADF). On uvloop, a writer of your own on the socket is
+    taken off.
 
     Source: `socket.socket.sendall` in the Python documentation; send(2); PEP 475.
     """
@@ -99,6 +103,8 @@ async def sock_sendall(
         and not (waiting and sock.fileno() in waiting)
         and len(data) <= SMALL
         and (loop := _get_running_loop()) is not None
+        # trio may be a guest on that loop, and runs its tasks in none of asyncio's.
+        and not ("trio" in modules and current_task(loop) is None)
         # No transport may own it. asyncio has a table of them; uvloop shows none, but keeps the
         # sockets in it from being closed. `admit` says this in full.
         and not (
@@ -231,9 +237,10 @@ async def sock_sendfile(
 
     The file position is `offset` plus the bytes sent when the call ends, in whatever way, if any
     byte was sent and the file can seek. Where a call that failed was just reading an object that is
-    no plain file, the worker thread sets it when that read ends: use the object again only then, by
-    opening it anew if you cannot know. The pages of the file are not
-    copied: what is written to the file shortly after the call may still change what the peer gets.
+    no plain file, the worker thread sets it when that read ends, as no failure waits for a read.
+    The calls here know of that and of each other, and can send the same object at any time; use it
+    otherwise only when that read has ended. The pages of the file are not copied: what is written
+    to the file shortly after the call may still change what the peer gets.
 
     Cancellation: as `sock_sendall`. Closing the file does not end a call that uses `os.sendfile`.
 
@@ -281,25 +288,5 @@ async def _deliver(
     if hasattr(sock, "fileno"):
         await driver.admit(sock)
     check_kind(sock)
-    with sending_socket(sock) as sending, Sender(sock, sending) as sender:
-        transfer = build(sending)
-        tally = transfer.tally
-        try:
-            if want is None:
-                want = transfer.step()
-            if want != DONE:
-                if seconds == 0:
-                    raise timed_out(0)
-                sender.hold()
-                transfer.hold()
-                pace = None if limits is None else Pace(limits, tally)
-                await driver.drive(transfer, want, sender, seconds, pace)
-        except BaseException as error:
-            note_sent(error, tally.sent, tally.total)
-            raise
-        finally:
-            if transfer.closes_slowly:
-                await driver.in_thread(transfer.close)
-            else:
-                transfer.close()
-        return tally.sent
+    with Sender(sock) as sender:
+        return await carry_out(driver, build(sender.sending), sender, seconds, limits, want)

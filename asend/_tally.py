@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 class Tally:
     """The bytes of one call that the kernel took so far."""
 
-    __slots__ = ("progress", "sent", "total")
+    __slots__ = ("drained", "on_move", "progress", "sent", "total")
 
     def __init__(
         self, total: int | None, progress: Callable[[int], object] | None, sent: int = 0
@@ -19,12 +19,24 @@ class Tally:
         self.total = total
         self.progress = progress
         self.sent = sent
+        # Bytes of others, that had to go first.
+        self.drained = 0
+        # Called at every move; only calls with limits pay for a look at the clock.
+        self.on_move: Callable[[], None] | None = None
 
     def add(self, nbytes: int) -> None:
         """Count bytes just taken. What `progress` raises ends the call, with the bytes counted."""
         self.sent += nbytes
+        if self.on_move is not None:
+            self.on_move()
         if self.progress is not None:
             self.progress(nbytes)
+
+    def drain(self, nbytes: int) -> None:
+        """Count bytes that others wrote before, and the kernel took just now."""
+        self.drained += nbytes
+        if self.on_move is not None:
+            self.on_move()
 
 
 def note_sent(error: BaseException, sent: int, total: int | None) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    import socket
+
     from ._arguments import BinaryFile
     from ._tally import Tally
 
@@ -44,11 +46,17 @@ class Transfer(Protocol):
     def load(self) -> None:
         """Read what a step asked for. Blocks: for a worker thread. Never raises."""
 
-    def hold(self) -> None:
-        """Make safe against a file that is closed while the call waits."""
+    def hold(self, sock: socket.socket) -> None:
+        """Send by `sock` from now on; make safe against a file that is closed meanwhile."""
+
+    def leave(self) -> None:
+        """Let go of what belongs to the event loop, in its thread, before `close`."""
 
     def close(self) -> None:
         """Release everything; the worker thread, if one reads, does it at its end."""
+
+    def ahead(self) -> int:
+        """Answer FILE if the next block can be read while the last one is sent elsewhere."""
 
     def rest(self) -> memoryview | FilePart | int:
         """Hand over what is left, or a part of it, to a loop that sends by itself.

@@ -429,16 +429,113 @@ async def test_a_cancelled_call_of_a_socket_that_was_taken_apart_is_over_once(pe
         assert not asyncio.get_running_loop().remove_writer(successor)
 
 
-def test_a_stale_sender_that_does_not_wait_yet_is_replaced() -> None:
+def test_a_number_whose_socket_is_gone_is_not_busy() -> None:
+    """As where the call of another thread ends in this moment."""
     sock, other = socket.socketpair()
-    with other, _senders.Sender(sock, sock) as former:
-        successor = socket.socket(fileno=sock.detach())
+    sock.setblocking(False)
+    with other, _senders.Sender(sock):
+        number = sock.detach()
+        successor = socket.socket(fileno=number)
 
-        with successor, _senders.Sender(successor, successor) as sender:
-            assert _senders.waiting == {sender.fd: sender}
-            assert former.is_stale()
+        with successor:
+            assert not _senders.is_busy(successor)
 
     assert not _senders.waiting
+
+
+# --- a clean-up that seeks
+
+
+@pytest.fixture
+def zipped(tmp_path: Path) -> Iterator[gzip.GzipFile]:
+    """An object whose position takes a thread to set."""
+    path = tmp_path / "file.gz"
+    path.write_bytes(gzip.compress(os.urandom(3_000_000), 1))
+    with gzip.open(path) as file:
+        yield file
+
+
+@pytest.mark.anyio
+@on_asyncio
+async def test_a_call_ends_while_all_threads_of_the_executor_are_busy(
+    zipped: gzip.GzipFile, unix_peer: Peer
+) -> None:
+    may_end = threading.Event()
+    counted: list[int] = []
+    call = asyncio.ensure_future(
+        asend.sock_sendfile(unix_peer.sock, zipped, progress=counted.append)
+    )
+    await unix_peer.until_full()
+    while zipped.tell() < 2 * STEP_SIZE:
+        await asyncio.sleep(0.001)
+    busy = [asyncio.to_thread(may_end.wait, 20) for _ in range(64)]
+    busy = [asyncio.ensure_future(each) for each in busy]  # type: ignore[misc]
+    await asyncio.sleep(0)
+
+    call.cancel()
+    await asyncio.wait([call], timeout=10)
+    is_over = call.done()
+    may_end.set()
+    await asyncio.gather(*busy)
+
+    assert is_over
+    assert zipped.tell() == sum(counted)
+
+
+@pytest.mark.anyio
+@on_asyncio
+async def test_the_position_is_set_though_no_thread_can_be_started(
+    zipped: gzip.GzipFile, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Python has it while the program ends."""
+    counted: list[int] = []
+    call = asyncio.ensure_future(
+        asend.sock_sendfile(unix_peer.sock, zipped, progress=counted.append)
+    )
+    await unix_peer.until_full()
+    while zipped.tell() < 2 * STEP_SIZE:
+        await asyncio.sleep(0.001)
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        call.cancel()
+        await asyncio.wait([call])
+
+    assert call.cancelled()
+    assert zipped.tell() == sum(counted)
+
+
+@pytest.mark.anyio
+@on_asyncio
+async def test_a_call_that_is_cancelled_twice_still_says_how_far_it_came(
+    zipped: gzip.GzipFile, unix_peer: Peer
+) -> None:
+    counted: list[int] = []
+
+    async def run() -> None:
+        try:
+            await asend.sock_sendfile(unix_peer.sock, zipped, progress=counted.append)
+        except asyncio.CancelledError as error:
+            notes.extend((error.__context__ or error).__notes__)
+            raise
+
+    notes: list[str] = []
+    call = asyncio.ensure_future(run())
+    await unix_peer.until_full()
+    while zipped.tell() < 2 * STEP_SIZE:
+        await asyncio.sleep(0.001)
+    call.cancel()
+    await asyncio.sleep(0)
+    call.cancel()
+    await asyncio.wait([call])
+
+    assert notes == [f"{sum(counted)} of an unknown number of bytes sent"]
+    with anyio.fail_after(10):
+        while zipped.tell() != sum(counted):
+            await asyncio.sleep(0.001)
 
 
 # --- what a call leaves behind

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 from conftest import DATA, Peer, descriptors
 
-from asend import SendfileNotAvailableError, _by_kernel
-from asend._by_kernel import WINDOW_SIZE
-from asend._files import FileTransfer
+from asend import SendfileNotAvailableError, _by_copy, _by_kernel
+from asend._files import FileTransfer, kernel_sends
 from asend._transfers import STEP_SIZE
 from asend._wants import DONE, FILE, SOCKET, FilePart
 
@@ -65,6 +64,16 @@ def sendfiles(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return calls
 
 
+class ColdCache:
+    """A page cache that has nothing."""
+
+    def has(self, fd: int, size: int, offset: int, nbytes: int) -> bool | None:
+        return False
+
+    def release(self) -> None:
+        pass
+
+
 class Cache:
     """A page cache that has what was read since, by `preadv`; it may not tell, or not keep."""
 
@@ -76,6 +85,8 @@ class Cache:
         self._parts: list[range] = []
         self._preadv = os.preadv
         monkeypatch.setattr(_by_kernel, "PageCache", lambda: self)
+        # Files that are copied are not cached here, and read where that does no harm.
+        monkeypatch.setattr(_by_copy, "PageCache", ColdCache)
         monkeypatch.setattr(os, "preadv", self.preadv)
 
     def preadv(self, fd: int, buffers: list[bytearray], offset: int) -> int:
@@ -99,8 +110,13 @@ class Cache:
         self.is_released = True
 
 
+# Of several steps, so that what happens within one shows.
+WINDOW_SIZE = 4 * STEP_SIZE
+
+
 @pytest.fixture
 def cold(monkeypatch: pytest.MonkeyPatch) -> Cache:
+    monkeypatch.setattr(_by_kernel, "WINDOW_SIZE", WINDOW_SIZE)
     return Cache(monkeypatch)
 
 
@@ -266,9 +282,156 @@ def test_a_kernel_that_refuses_at_first_is_not_asked_again(
         position = file.tell()
 
     assert received == DATA[5:]
-    assert wants[0] == FILE
+    assert FILE not in wants
     assert calls == 1
     assert position == len(DATA)
+
+
+def test_a_block_that_is_cached_is_read_where_it_is_sent(
+    path: Path, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sendfile")
+    with path.open("rb") as file:
+        file.read()
+        transfer = transfer_of(unix_peer, file, 3, len(DATA) - 10)
+
+        received, wants = run(transfer, unix_peer)
+        transfer.close()
+
+    assert received == DATA[3:-7]
+    assert set(wants) <= {SOCKET, DONE}
+
+
+def test_a_block_that_is_not_cached_is_read_ahead(
+    path: Path, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sendfile")
+    monkeypatch.setattr(_by_copy, "PageCache", ColdCache)
+    with path.open("rb") as file:
+        transfer = transfer_of(unix_peer, file)
+
+        received, wants = run(transfer, unix_peer)
+        transfer.close()
+
+    assert received == DATA
+    assert wants[0] == FILE
+    assert SOCKET | FILE in wants
+
+
+@pytest.mark.parametrize("is_handed_over", [False, True], ids=["steps", "rest"])
+def test_a_block_that_a_thread_reads_is_not_read_a_second_time(
+    is_handed_over: bool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its read makes the block seem ready, before it is."""
+
+    class Slow:
+        """The other end takes a little, then everything."""
+
+        type = socket.SOCK_STREAM
+
+        def __init__(self) -> None:
+            self.taken = b""
+            self.most = 1000
+
+        def send(self, data: memoryview) -> int:
+            self.taken += bytes(data[: self.most])
+            return min(self.most, len(data))
+
+    sock = Slow()
+    has_read, may_go_on = threading.Event(), threading.Event()
+    pread = os.pread
+
+    def reading(fd: int, nbytes: int, offset: int) -> bytes:
+        block = pread(fd, nbytes, offset)
+        if threading.current_thread() is not threading.main_thread():
+            has_read.set()
+            assert may_go_on.wait(20)
+        return block
+
+    monkeypatch.setattr(_by_copy, "PageCache", ColdCache)
+    with path.open("rb") as file:
+        transfer = FileTransfer(sock, file, 0, None, True, None, by_kernel=False)  # type: ignore[arg-type]  # all that it uses
+        assert transfer.step() == FILE
+        transfer.load()
+        if is_handed_over:
+            rest = transfer.rest()
+            assert isinstance(rest, memoryview)
+            sock.send(rest[: sock.most])
+            sock.taken = bytes(rest)
+            assert transfer.ahead() == FILE
+        else:
+            assert transfer.step() == SOCKET | FILE
+        monkeypatch.setattr(os, "pread", reading)
+        # From now on the cache says that it has everything.
+        monkeypatch.setattr(ColdCache, "has", lambda *_: True)
+        thread = threading.Thread(target=transfer.load)
+        thread.start()
+        assert has_read.wait(20)
+        sock.most = 1 << 30
+
+        wants = [transfer.rest() if is_handed_over else transfer.step() for _ in range(3)]
+        may_go_on.set()
+        thread.join()
+        while (want := transfer.rest() if is_handed_over else transfer.step()) != DONE:
+            if isinstance(want, memoryview):
+                sock.send(want)
+            elif want == FILE:
+                transfer.load()
+        transfer.close()
+
+    assert wants[-1] == FILE
+    assert sock.taken == DATA
+
+
+def test_a_file_with_a_number_that_is_none_is_not_sent_by_the_kernel() -> None:
+    class Wrong(io.BytesIO):
+        def fileno(self) -> int:
+            return 1_000_000
+
+    class Odd:
+        fileno = Wrong().fileno
+
+    assert not kernel_sends(Odd())  # type: ignore[arg-type]  # it has no read
+    assert not kernel_sends(io.BytesIO(b"data"))
+
+
+def test_blocks_in_a_buffer_that_is_used_again_are_sent_as_they_were(unix_peer: Peer) -> None:
+    class Reuses:
+        def __init__(self) -> None:
+            self.buffer = bytearray(1000)
+            self.left = list(range(1, 200))
+
+        def read(self, size: int = -1) -> memoryview:
+            if not self.left:
+                return memoryview(b"")
+            self.buffer[:] = bytes([self.left.pop(0)]) * 1000
+            return memoryview(self.buffer)
+
+    transfer = transfer_of(unix_peer, Reuses())
+
+    received, _ = run(transfer, unix_peer)
+    transfer.close()
+
+    assert received == b"".join(bytes([n]) * 1000 for n in range(1, 200))
+
+
+def test_memory_is_sent_a_block_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fast peer must not keep the loop for all of it, or the stack."""
+
+    class TakesAll:
+        def send(self, data: memoryview) -> int:
+            return len(data)
+
+    # More blocks than the stack has room for.
+    monkeypatch.setattr(_by_copy, "STEP_SIZE", 1024)
+    transfer = FileTransfer(TakesAll(), io.BytesIO(bytes(3000 * 1024)), 0, None, True, None)  # type: ignore[arg-type]  # all that it uses
+
+    steps = [transfer.step() for _ in range(3000)]
+    last = transfer.step()
+    transfer.close()
+
+    assert steps == [SOCKET] * 3000
+    assert last == DONE
 
 
 def test_a_kernel_that_refuses_is_an_error_without_fallback(
@@ -925,7 +1088,7 @@ def test_a_file_closed_meanwhile_is_still_sent_and_no_error_at_the_end(
     file = path.open("rb")
     transfer = transfer_of(unix_peer, file)
     transfer.step()
-    transfer.hold()
+    transfer.hold(unix_peer.sock)
     file.close()
 
     received = unix_peer.read_now() + run(transfer, unix_peer)[0]
@@ -938,7 +1101,7 @@ def test_a_held_descriptor_is_released_once(path: Path, unix_peer: Peer) -> None
     with path.open("rb") as file:
         before = descriptors()
         transfer = transfer_of(unix_peer, file)
-        transfer.hold()
+        transfer.hold(unix_peer.sock)
         held = descriptors() - before
 
         transfer.close()
@@ -1030,7 +1193,7 @@ def test_a_descriptor_is_held_until_the_thread_that_reads_has_ended(
     with big.open("rb") as file:
         transfer = transfer_of(unix_peer, file)
         transfer.step()
-        transfer.hold()
+        transfer.hold(unix_peer.sock)
     thread = threading.Thread(target=transfer.load)
     thread.start()
     assert slow.has_begun.wait(10)

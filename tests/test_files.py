@@ -256,6 +256,61 @@ async def test_cancelling_does_not_wait_for_a_read(unix_peer: Peer) -> None:
     assert gated.tell() == sum(counted)
 
 
+async def test_an_object_can_be_sent_again_while_it_is_still_being_read(unix_peer: Peer) -> None:
+    gated = Gated(DATA)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(asend.sock_sendfile, unix_peer.sock, gated)
+        received = await unix_peer.read(_transfers.STEP_SIZE)
+        await anyio.to_thread.run_sync(gated.is_reading.wait, 20)
+        group.cancel_scope.cancel()
+    async with anyio.create_task_group() as group:
+        group.start_soon(asend.sock_sendfile, unix_peer.sock, gated, 7)
+        await anyio.wait_all_tasks_blocked()
+        gated.gate.set()
+        again = await unix_peer.read(len(DATA) - 7)
+
+    assert received == DATA[: len(received)]
+    assert again == DATA[7:]
+    assert gated.tell() == len(DATA)
+
+
+async def test_a_call_that_ends_before_its_turn_to_read_reads_nothing(unix_peer: Peer) -> None:
+    gated = Gated(DATA)
+    second = Peer(*socket.socketpair())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(asend.sock_sendfile, unix_peer.sock, gated)
+        await unix_peer.read(_transfers.STEP_SIZE)
+        await anyio.to_thread.run_sync(gated.is_reading.wait, 20)
+        with pytest.raises(TimeoutError):
+            await asend.sock_sendfile(second.sock, gated, 7, timeout=0.05)
+        reads = gated.reads
+        group.cancel_scope.cancel()
+    second.close()
+    gated.gate.set()
+    await anyio.to_thread.run_sync(gated.was_restored.wait, 20)
+
+    assert gated.reads == reads
+    assert gated.tell() == _transfers.STEP_SIZE
+
+
+@pytest.mark.parametrize("is_memory", [False, True], ids=["object", "memory"])
+async def test_an_object_is_sent_to_several_peers_at_once(is_memory: bool) -> None:
+    file: Any = io.BytesIO(DATA) if is_memory else Opaque(DATA)
+    peers = [Peer(*socket.socketpair()) for _ in range(4)]
+
+    async with anyio.create_task_group() as group:
+        for n, peer in enumerate(peers):
+            group.start_soon(asend.sock_sendfile, peer.sock, file, n)
+        received = [await peer.read(len(DATA) - n) for n, peer in enumerate(peers)]
+    for peer in peers:
+        peer.close()
+
+    assert received == [DATA[n:] for n in range(4)]
+    assert file.tell() == len(DATA)
+
+
 async def test_a_timeout_counts_slow_reads(unix_peer: Peer) -> None:
     gated = Gated(DATA)
 

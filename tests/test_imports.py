@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "_senders": {"_arguments"},
     "_transfers": {"_wants"},
     "_by_kernel": {"_errors", "_residency", "_transfers", "_wants"},
-    "_by_copy": {"_arguments", "_transfers", "_wants"},
+    "_by_copy": {"_arguments", "_residency", "_transfers", "_wants"},
     "_files": {"_arguments", "_by_copy", "_by_kernel", "_errors", "_tally", "_wants"},
     "_drivers._proactor": {"_transfers", "_wants"},
     "_drivers._asyncio": {
@@ -37,10 +37,12 @@ ALLOWED: dict[str, set[str]] = {
         "_senders",
         "_wants",
     },
-    "_drivers._anyio": {"_errors", "_limits", "_senders", "_wants"},
+    "_drivers._anyio": {"_errors", "_limits", "_senders", "_transfers", "_wants"},
     "_drivers": {"_drivers._anyio", "_drivers._asyncio"},
+    "_calls": {"_limits", "_tally", "_wants"},
     "_sockets": {
         "_arguments",
+        "_calls",
         "_drivers",
         "_drivers._asyncio",
         "_files",
@@ -56,6 +58,7 @@ ALLOWED: dict[str, set[str]] = {
 NAMES: dict[tuple[str, str], set[str]] = {
     ("_drivers._proactor", "_transfers"): {"STEP_SIZE"},
     ("_drivers._proactor", "_wants"): {"DONE", "FilePart"},
+    ("_drivers._anyio", "_transfers"): {"STEP_SIZE"},
     ("_drivers._asyncio", "_wants"): {"DONE", "FILE", "SOCKET"},
     ("_drivers._anyio", "_wants"): {"DONE", "FILE", "SOCKET"},
 }

@@ -211,13 +211,28 @@ def test_what_progress_raises_comes_out_with_its_bytes_counted() -> None:
 
 
 @pytest.mark.parametrize("make", [octets, lambda sock, data: vectors(sock, [data[:2], data[2:]])])
+def test_a_transfer_sends_on_by_the_socket_that_it_is_given_to_hold(make: Any) -> None:
+    first, second = ScriptedSocket(5, EAGAIN), ScriptedSocket(3, 1 << 30)
+    transfer = make(first, memoryview(b"0123456789"))
+    transfer.step()
+
+    transfer.hold(second)
+    while transfer.step() != DONE:
+        pass
+
+    assert (first.taken, second.taken) == (b"01234", b"56789")
+
+
+@pytest.mark.parametrize("make", [octets, lambda sock, data: vectors(sock, [data[:2], data[2:]])])
 def test_a_closed_transfer_has_given_its_buffers_back(make: Any) -> None:
     data = bytearray(DATA)
     views = [memoryview(data)]
     transfer = make(ScriptedSocket(5, EAGAIN), views[0])
     transfer.step()
+    # Nothing to read, and no event loop to leave.
     transfer.load()
-    transfer.hold()
+    assert transfer.ahead() == DONE
+    transfer.leave()
 
     transfer.close()
     views[0].release()

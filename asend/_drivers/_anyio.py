@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -11,10 +10,11 @@ from anyio.lowlevel import checkpoint
 from .._errors import BusyResourceError
 from .._limits import timed_out
 from .._senders import closed_error, is_busy
+from .._transfers import STEP_SIZE
 from .._wants import DONE, FILE, SOCKET
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from anyio.abc import TaskGroup
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from .._limits import Pace
     from .._senders import Sender
     from .._wants import Transfer
+
+
+# Whether asyncio's transports can be sent on here.
+HAS_TRANSPORTS = False
 
 
 async def admit(sock: AnySocket) -> None:
@@ -62,15 +66,94 @@ async def _within(seconds: float, call: Coroutine[None, None, None]) -> None:
         raise timed_out(seconds)
 
 
+def hand_over(
+    transfer: Transfer,
+    send: Callable[[memoryview], Awaitable[object]],
+    seconds: float | None,
+    pace: Pace | None,
+) -> Coroutine[None, None, None]:
+    """Send block by block by `send`, on trio and on asyncio, and read the next one meanwhile.
+
+    Raises:
+        TimeoutError: The total time has passed, or a limit is broken.
+        Exception: What reading or `send` raises.
+    """
+    call = _hand_over(transfer, send, pace)
+    return call if seconds is None else _within(seconds, call)
+
+
+async def _hand_over(
+    transfer: Transfer, send: Callable[[memoryview], Awaitable[object]], pace: Pace | None
+) -> None:
+    error: BaseException | None = None
+
+    async def watch(pace: Pace) -> None:
+        nonlocal error
+        while True:
+            try:
+                left = pace.look()
+            except TimeoutError as broken:
+                error = broken
+                others.cancel_scope.cancel()
+                return
+            await anyio.sleep(left)
+
+    # The pace shows only between two blocks.
+    most = STEP_SIZE if pace is None else STEP_SIZE // 16
+    async with anyio.create_task_group() as others:
+        loads = _Loads(transfer, others)
+        if pace is not None:
+            others.start_soon(watch, pace)
+        try:
+            while (rest := transfer.rest()) != DONE:
+                if isinstance(rest, int):
+                    loads.start()
+                    await loads.wait()
+                    continue
+                assert isinstance(rest, memoryview)
+                if transfer.ahead():
+                    loads.start()
+                for at in range(0, rest.nbytes, most):
+                    block = rest[at : at + most]
+                    await send(block)
+                    transfer.tally.add(block.nbytes)
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as raised:
+            # Not out of the task group, which would wrap it in an ExceptionGroup.
+            error = raised
+        others.cancel_scope.cancel()
+    if error is not None:
+        raise error
+
+
+class _Loads:
+    """The reads of one call in a worker thread, one at a time."""
+
+    def __init__(self, transfer: Transfer, tasks: TaskGroup) -> None:
+        self._transfer = transfer
+        self._tasks = tasks
+        # Set while nothing is being read.
+        self._loaded = anyio.Event()
+        self._loaded.set()
+
+    def start(self) -> None:
+        if self._loaded.is_set():
+            self._loaded = anyio.Event()
+            self._tasks.start_soon(self._load)
+
+    async def wait(self) -> None:
+        """Wait for the read that goes on, if any."""
+        await self._loaded.wait()
+
+    async def _load(self) -> None:
+        # A pipe that never delivers would keep its place among the threads of all tasks for ever.
+        limiter = anyio.CapacityLimiter(1) if self._transfer.endless else None
+        await anyio.to_thread.run_sync(self._transfer.load, abandon_on_cancel=True, limiter=limiter)
+        self._loaded.set()
+
+
 async def _drive(transfer: Transfer, want: int, sender: Sender, pace: Pace | None) -> None:
-    fd = sender.wait_on.fileno()
-
-    def give_up(_: OSError) -> None:
-        # A call of another thread cannot be told from here.
-        with suppress(RuntimeError):
-            anyio.notify_closing(fd)
-
-    sender.give_up = give_up
     # Most calls never want a file: a task group would double what they cost while they wait.
     while want == SOCKET and pace is None:
         await _wait_writable(sender)
@@ -110,18 +193,14 @@ class _Pump:
     def __init__(self, transfer: Transfer, want: int, sender: Sender, readers: TaskGroup) -> None:
         self._transfer = transfer
         self._sender = sender
-        self._readers = readers
-        # Set while nothing is being read.
-        self._loaded = anyio.Event()
-        self._loaded.set()
+        self._loads = _Loads(transfer, readers)
         self._set_want(want)
 
     def _set_want(self, want: int) -> None:
         # Once per step: a wait that is begun again must not read a second block.
         self._want = want
-        if want & FILE and self._loaded.is_set():
-            self._loaded = anyio.Event()
-            self._readers.start_soon(self._load)
+        if want & FILE:
+            self._loads.start()
 
     async def run(self) -> None:
         while self._want != DONE:
@@ -137,10 +216,4 @@ class _Pump:
         if self._want & SOCKET:
             await _wait_writable(self._sender)
         else:
-            await self._loaded.wait()
-
-    async def _load(self) -> None:
-        # A pipe that never delivers would keep its place among the threads of all tasks for ever.
-        limiter = anyio.CapacityLimiter(1) if self._transfer.endless else None
-        await anyio.to_thread.run_sync(self._transfer.load, abandon_on_cancel=True, limiter=limiter)
-        self._loaded.set()
+            await self._loads.wait()

@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from .._wants import Transfer
 
 
+# Whether asyncio's transports can be sent on here.
+HAS_TRANSPORTS = True
+
+
 async def admit(sock: AnySocket) -> None:
     """Refuse a socket on which another call is sending, or that belongs to a transport."""
-    # First, as asking the loop below takes away the writer of a call that waits.
     if is_busy(sock):
         raise BusyResourceError
     if is_trio_socket(sock):
@@ -51,14 +54,24 @@ async def admit(sock: AnySocket) -> None:
 
 
 async def in_thread(function: Callable[[], None]) -> None:
-    """Run a clean-up that blocks, to its end even if this task is cancelled."""
+    """Run a clean-up that blocks, to its end even if this task is cancelled. It must not raise."""
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+
+    def run() -> None:
+        function()
+        # The loop may be closed by now.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(over.set_result, None)
+
     try:
-        running = asyncio.get_running_loop().run_in_executor(None, function)
+        # Not in the executor, whose threads may all be busy: a call that is over must end.
+        threading.Thread(target=run).start()
     except RuntimeError:
-        # The executor is shut down, as the program ends.
+        # There are no new threads as the program ends.
         function()
     else:
-        await asyncio.shield(running)
+        await asyncio.shield(over)
 
 
 def drive(
@@ -103,10 +116,6 @@ async def _pump(transfer: Transfer, want: int, sender: Sender, pace: Pace | None
             pump.error = None
 
 
-# Whose writer is on which descriptor of which loop.
-_writing: dict[tuple[asyncio.AbstractEventLoop, int], _Pump] = {}
-
-
 class _Pump:
     """One call that waits: its writer on the loop, its read in a thread, its timer, its end."""
 
@@ -127,7 +136,8 @@ class _Pump:
         self._loop = asyncio.get_running_loop()
         self._transfer = transfer
         self._sender = sender
-        self._fd = sender.wait_on.fileno()
+        # Nobody else's, so that no clean-up takes away the writer of another call.
+        self._fd = sender.sending.fileno()
         self._is_writing = False
         self._is_loading = False
         self._pace: Pace | None = None
@@ -137,7 +147,7 @@ class _Pump:
         self.over: asyncio.Future[None] = self._loop.create_future()
         self.error: BaseException | None = None
         sender.is_over = self._is_over
-        sender.give_up = self._give_up
+        sender.give_up = self._end
 
     def start(self, want: int) -> bool:
         """Wait for the first time. False: this loop has no writer callbacks."""
@@ -150,19 +160,10 @@ class _Pump:
         return True
 
     def stop(self) -> None:
-        """Leave nothing behind on the loop, nor take away what a later call put there."""
+        """Leave nothing behind on the loop."""
         self._stop_writing()
         if self._timer is not None:
             self._timer.cancel()
-
-    def _give_up(self, error: OSError) -> None:
-        if self._loop is asyncio.get_running_loop():
-            # Before its number is registered anew: selectors think that they know it already, and
-            # would never tell the kernel of the socket that has it now.
-            self.stop()
-            self._end(error)
-        else:
-            self._loop.call_soon_threadsafe(self._end, error)
 
     def _turn(self) -> None:
         """Step, as the socket has become writable or the file was read."""
@@ -192,13 +193,10 @@ class _Pump:
     def _start_writing(self) -> None:
         self._loop.add_writer(self._fd, self._turn)
         self._is_writing = True
-        _writing[self._loop, self._fd] = self
 
     def _stop_writing(self) -> None:
-        self._is_writing = False
-        # Not the writer of a call that began when this one was cancelled.
-        if _writing.get((self._loop, self._fd)) is self:
-            del _writing[self._loop, self._fd]
+        if self._is_writing:
+            self._is_writing = False
             self._loop.remove_writer(self._fd)
 
     def _is_over(self) -> bool:

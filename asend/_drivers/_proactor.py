@@ -26,7 +26,9 @@ T = TypeVar("T")
 
 async def drive(transfer: Transfer, sender: Sender, pace: Pace | None) -> None:
     """Send what is left by the loop's own `sock_sendall` or `sock_sendfile`."""
-    loop, sock, tally = asyncio.get_running_loop(), sender.sending, transfer.tally
+    loop, tally = asyncio.get_running_loop(), transfer.tally
+    # The caller's own where that may be, as a completion port takes no duplicate of what it has.
+    sock = sender.sending if sender.lent is None else sender.lent
     while (rest := transfer.rest()) != DONE:
         if isinstance(rest, int):
             await _within(pace, loop.run_in_executor(None, transfer.load))

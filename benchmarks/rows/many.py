@@ -32,6 +32,8 @@ _SECONDS = 2.0
 _CALLS = 10_000
 # Descriptors that the process and its loop need for themselves.
 _OTHERS = 50
+# And each call: the socket, and one of its own to wait on.
+_PER_CALL = 2
 # Less than the smallest send buffer of a UNIX socket cannot wait.
 _DATA = bytes(256 * 1024)
 
@@ -61,7 +63,7 @@ _ARMS: dict[str, tuple[str, _Send]] = {
 
 def cases(work: Work) -> Iterator[Case]:
     wanted = work.pick(_CALLS, 100)
-    ncalls = min(wanted, allow_files(wanted + _OTHERS) - _OTHERS)
+    ncalls = min(wanted, (allow_files(_PER_CALL * wanted + _OTHERS) - _OTHERS) // _PER_CALL)
     is_less = f"Not {wanted:,}: the limit of open files does not allow it."
     yield Case(
         f"{ncalls:,} pending calls",
@@ -133,7 +135,7 @@ async def _wait_for_all(send: _Send, sockets: list[socket.socket]) -> tuple[floa
 
 
 def _main(arm: str, address: str, ncalls: str) -> None:
-    allow_files(int(ncalls) + _OTHERS)
+    allow_files(_PER_CALL * int(ncalls) + _OTHERS)
     runtime, send = _ARMS[arm]
     sockets = [_fill(address) for _ in range(int(ncalls))]
     print(json.dumps(run_on(runtime, functools.partial(_wait_for_all, send, sockets))))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _STEPS = [64 * KIB << power for power in range(7)]
-_WINDOWS = [256 * KIB, MIB, 4 * MIB]
+_WINDOWS = [128 * KIB << power for power in range(6)]
 
 
 def cases(work: Work) -> Iterator[Case]:

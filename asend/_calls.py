@@ -1,0 +1,77 @@
+"""What all calls have in common once there is a transfer: step, wait where that is not all, end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from ._limits import Pace, timed_out
+from ._tally import note_sent
+from ._wants import DONE
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from ._limits import Limits
+    from ._wants import Transfer
+
+
+class Holder(Protocol):
+    """What keeps the connection open while a call waits."""
+
+    def hold(self) -> socket.socket:
+        """Return the socket to send by from now on."""
+
+
+class Driver(Protocol):
+    """Who waits."""
+
+    def drive(
+        self, transfer: Transfer, want: int, sender: Any, seconds: float | None, pace: Pace | None
+    ) -> Coroutine[None, None, None]:
+        """Wait for what the transfer wants, and step, until it is done."""
+
+    async def in_thread(self, function: Callable[[], None]) -> None:
+        """Run a clean-up that blocks, to its end even if this task is cancelled."""
+
+
+async def carry_out(
+    driver: Driver,
+    transfer: Transfer,
+    sender: Holder,
+    seconds: float | None,
+    limits: Limits | None,
+    want: int | None = None,
+) -> int:
+    """Step once, and wait where that was not all.
+
+    Args:
+        driver: Of the running event loop.
+        want: What the transfer wants, if a first try was made already.
+
+    Returns:
+        The bytes that the kernel took.
+    """
+    tally = transfer.tally
+    try:
+        try:
+            if want is None:
+                want = transfer.step()
+            if want != DONE:
+                if seconds == 0:
+                    raise timed_out(0)
+                transfer.hold(sender.hold())
+                pace = None if limits is None else Pace(limits, tally)
+                await driver.drive(transfer, want, sender, seconds, pace)
+        finally:
+            transfer.leave()
+    except BaseException as error:
+        note_sent(error, tally.sent, tally.total)
+        raise
+    finally:
+        if transfer.closes_slowly:
+            await driver.in_thread(transfer.close)
+        else:
+            transfer.close()
+    return tally.sent

@@ -3,11 +3,15 @@
 from ._errors import BusyResourceError, SendfileNotAvailableError
 from ._limits import Limits
 from ._sockets import sock_sendall, sock_sendfile, sock_sendmsg
+from .streams import sendall, sendfile, sendfile_path
 
 __all__ = [
     "BusyResourceError",
     "Limits",
     "SendfileNotAvailableError",
+    "sendall",
+    "sendfile",
+    "sendfile_path",
     "sock_sendall",
     "sock_sendfile",
     "sock_sendmsg",

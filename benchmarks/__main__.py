@@ -25,6 +25,7 @@ ROWS = (
     "calls",
     "wakeups",
     "files",
+    "streams",
     "pauses",
     "cold",
     "residency",

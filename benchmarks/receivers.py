@@ -1,7 +1,8 @@
 """Peers in a process of their own: `with receiver("drain") as address`.
 
-Modes: `drain` reads as fast as it can, `sip` reads 16 KiB at a time and rests after each, `hold`
-accepts and never reads. The process prints its port and ends when its standard input does.
+Modes: `drain` reads as fast as it can, `decrypt` does so as a server of TLS, `sip` reads 16 KiB at
+a time and rests after each, `hold` accepts and never reads. The process prints its port and ends
+when its standard input does.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import contextlib
 import resource
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -50,10 +52,15 @@ def receiver(mode: str, *, is_unix: bool = False) -> Iterator[Address]:
 def allow_files(nfiles: int) -> int:
     """Raise the limit of open files as far as allowed, and return how many are."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < nfiles:
-        soft = min(nfiles, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return soft
+    if soft >= nfiles:
+        return soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (nfiles, max(nfiles, hard)))
+    except (ValueError, OSError):
+        # Only root may raise the hard limit.
+        nfiles = hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (nfiles, hard))
+    return nfiles
 
 
 def _discard(sock: socket.socket, nbytes: int, rest: float) -> None:
@@ -66,12 +73,30 @@ def _discard(sock: socket.socket, nbytes: int, rest: float) -> None:
                 time.sleep(rest)
 
 
+def _server_context() -> ssl.SSLContext:
+    # Here, as those who only run a receiver need it not.
+    import trustme
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    # Else the first byte that comes back is a ticket, not the end of the connection.
+    context.num_tickets = 0
+    return context
+
+
+def _decrypt(sock: socket.socket, context: ssl.SSLContext) -> None:
+    _discard(context.wrap_socket(sock, server_side=True), _DRAIN, 0.0)
+
+
 def _serve(listener: socket.socket, mode: str) -> None:
     held = []
+    context = _server_context() if mode == "decrypt" else None
     while True:
         sock, _ = listener.accept()
         if mode == "hold":
             held.append(sock)
+        elif context is not None:
+            threading.Thread(target=_decrypt, args=(sock, context), daemon=True).start()
         else:
             pace = (SIP, _REST) if mode == "sip" else (_DRAIN, 0.0)
             threading.Thread(target=_discard, args=(sock, *pace), daemon=True).start()
@@ -79,7 +104,7 @@ def _serve(listener: socket.socket, mode: str) -> None:
 
 def _main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("mode", choices=["drain", "sip", "hold"])
+    parser.add_argument("mode", choices=["drain", "decrypt", "sip", "hold"])
     parser.add_argument("path", help="of a UNIX socket; empty: TCP")
     arguments = parser.parse_args()
     family = socket.AF_UNIX if arguments.path else socket.AF_INET

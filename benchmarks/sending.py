@@ -8,10 +8,11 @@ import os
 import socket
 import time
 from asyncio import get_running_loop
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import anyio
 import trio
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from .receivers import Address
 
 T = TypeVar("T")
-SendFile: TypeAlias = Callable[[socket.socket, FileIO], Awaitable[object]]
+# Sends a file on a socket, or on what is opened on it.
+SendFile: TypeAlias = Callable[[Any, FileIO], Awaitable[object]]
+Opener: TypeAlias = Callable[[socket.socket], AbstractAsyncContextManager[object]]
 # The runtime and the function of each way to send a file, by name.
 Ways: TypeAlias = dict[str, tuple[str, SendFile]]
 
@@ -138,24 +141,41 @@ async def longest_pause(work: Callable[[], Awaitable[object]]) -> float:
     return longest * 1000
 
 
+@contextlib.asynccontextmanager
+async def _as_it_is(sock: socket.socket) -> AsyncIterator[socket.socket]:
+    yield sock
+
+
 def send_and_measure(
-    runtime: str, send: SendFile, address: Address, path: Path, *, watches_pauses: bool = False
+    runtime: str,
+    send: SendFile,
+    address: Address,
+    path: Path,
+    *,
+    opener: Opener = _as_it_is,
+    watches_pauses: bool = False,
 ) -> dict[Measure, float]:
-    """Send a file on a new loop and connection; measure rate and CPU, and pauses if asked to."""
+    """Send a file on a new loop and connection; measure rate and CPU, and pauses if asked to.
+
+    Args:
+        opener: Opens on the connected socket what `send` is called with, before the clock starts.
+    """
     pause = 0.0
     with connected(address) as sock, open(path, "rb", buffering=0) as file, Stopwatch() as watch:
 
         async def main() -> None:
             nonlocal pause
 
-            async def work() -> None:
-                with watch:
-                    await send(sock, file)
+            async with opener(sock) as target:
 
-            if watches_pauses:
-                pause = await longest_pause(work)
-            else:
-                await work()
+                async def work() -> None:
+                    with watch:
+                        await send(target, file)
+
+                if watches_pauses:
+                    pause = await longest_pause(work)
+                else:
+                    await work()
 
         run_on(runtime, main)
         measured = watch.of(path.stat().st_size)

@@ -538,6 +538,39 @@ async def test_a_call_that_is_cancelled_twice_still_says_how_far_it_came(
             await asyncio.sleep(0.001)
 
 
+@pytest.mark.anyio
+@on_asyncio
+async def test_a_transport_is_left_in_the_thread_of_its_loop(
+    zipped: gzip.GzipFile, unix_peer: Peer
+) -> None:
+    """asyncio in debug mode refuses any other."""
+    lost = threading.Event()
+
+    class Protocol(asyncio.Protocol):
+        def connection_lost(self, error: Exception | None) -> None:
+            lost.set()
+
+    transport, _ = await asyncio.get_running_loop().create_unix_connection(
+        Protocol, sock=unix_peer.sock.dup()
+    )
+    unix_peer.sock.close()
+    counted: list[int] = []
+    call = asyncio.ensure_future(asend.sendfile(transport, zipped, progress=counted.append))
+    while zipped.tell() < 2 * STEP_SIZE:
+        await asyncio.sleep(0.001)
+    unix_peer.other.shutdown(socket.SHUT_WR)
+    await asyncio.sleep(0.01)
+
+    call.cancel()
+    await asyncio.wait([call])
+
+    assert call.cancelled()
+    with anyio.fail_after(10):
+        while not lost.is_set():
+            await asyncio.sleep(0.001)
+    assert zipped.tell() == sum(counted)
+
+
 # --- what a call leaves behind
 
 

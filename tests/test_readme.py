@@ -14,9 +14,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+NAMES = ["asyncio", "uvloop", "trio", "streams", "trio-streams", "loops"]
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=["asyncio", "uvloop", "trio"])
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=NAMES)
 def test_a_snippet_runs_as_it_is(snippet: str, tmp_path: Path) -> None:
     script = tmp_path / "snippet.py"
     script.write_text(snippet)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import asend
+from asend import loops
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,7 @@ def no_kernel_sendfile() -> Iterator[None]:
 
 
 _sendall, _sendmsg, _sendfile = asend.sock_sendall, asend.sock_sendmsg, asend.sock_sendfile
+_stream_sendfile = asend.sendfile
 
 
 async def _sendall_nothing(*_: Any, **__: Any) -> None:
@@ -76,13 +78,26 @@ async def _sendfile_short(
     return asked
 
 
+async def _stream_sendfile_short(
+    stream: Any, file: Any, offset: Any = 0, count: Any = None, **options: Any
+) -> int:
+    asked = await _sendfile_nothing(stream, file, offset, count)
+    await _stream_sendfile(stream, file, offset, asked - 1, **options)
+    file.seek(offset + asked)
+    return asked
+
+
 # Each lies: it says that all was sent.
 BROKEN = {
-    "sends-nothing": (_sendall_nothing, _sendmsg_nothing, _sendfile_nothing),
-    "drops-last-byte": (_sendall_short, _sendmsg_short, _sendfile_short),
+    "sends-nothing": (_sendall_nothing, _sendmsg_nothing, _sendfile_nothing, _sendfile_nothing),
+    "drops-last-byte": (_sendall_short, _sendmsg_short, _sendfile_short, _stream_sendfile_short),
 }
 
 
 def break_calls(kind: str) -> None:
     """Replace asend's calls by ones that do not keep their promise."""
-    asend.sock_sendall, asend.sock_sendmsg, asend.sock_sendfile = BROKEN[kind]
+    asend.sock_sendall, asend.sock_sendmsg, asend.sock_sendfile, asend.sendfile = BROKEN[kind]
+    for name in ("sock_sendall", "sock_sendfile", "sendfile"):
+        # A name that the loops do not look up would break nothing.
+        getattr(loops, name)
+        setattr(loops, name, getattr(asend, name))

@@ -58,17 +58,26 @@ def install(runtime: str) -> None:
     _replace(asyncio.BaseEventLoop, sock_sendfile=_sock_sendfile)
     _replace(asyncio.SelectorEventLoop, _sock_sendfile_native=_sock_sendfile_native)
     if runtime == "asyncio-eager":
-        _make_tasks_eager()
+        make_tasks_eager()
 
 
 def _install_on_uvloop() -> None:
     import uvloop
 
+    make_uvloop_connect_at_once()
+    _replace(uvloop.Loop, sock_sendall=_sock_sendall, sock_sendfile=_sock_sendfile)
+
+
+def make_uvloop_connect_at_once() -> None:
+    """Connect in the turn that calls it, as asyncio does.
+
+    A case accepts the connection by a blocking call right after that.
+    """
+    import uvloop
+
     genuine = uvloop.Loop.sock_connect
 
     async def sock_connect(loop: uvloop.Loop, sock: socket.socket, address: Any) -> None:
-        # asyncio connects in the turn that calls it, uvloop in a later one, and a case accepts the
-        # connection by a blocking call in between.
         if sock.gettimeout() == 0:
             try:
                 sock.connect(address)
@@ -78,12 +87,7 @@ def _install_on_uvloop() -> None:
                 return
         await genuine(loop, sock, address)
 
-    _replace(
-        uvloop.Loop,
-        sock_connect=sock_connect,
-        sock_sendall=_sock_sendall,
-        sock_sendfile=_sock_sendfile,
-    )
+    _replace(uvloop.Loop, sock_connect=sock_connect)
 
 
 def _replace(loop: type, **methods: Any) -> None:
@@ -93,7 +97,8 @@ def _replace(loop: type, **methods: Any) -> None:
         setattr(loop, name, method)
 
 
-def _make_tasks_eager() -> None:
+def make_tasks_eager() -> None:
+    """Give every loop of asyncio the factory of eager tasks."""
     genuine = asyncio.BaseEventLoop.__init__
 
     def init(loop: asyncio.BaseEventLoop) -> None:

@@ -7,12 +7,14 @@ tables nor what they select can rot unnoticed.
 
 from __future__ import annotations
 
+import importlib
 import unittest
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import asyncio
+    from collections.abc import Callable, Iterator
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,16 @@ class Suite:
     def load(self, runtime: str) -> Iterator[unittest.TestCase]:
         """Find all cases, those that are left out too."""
         for name in self.cases:
-            if runtime == "uvloop" and self.shim == "shim_loops":
-                yield from _flat(unittest.defaultTestLoader.loadTestsFromTestCase(_on_uvloop(name)))
+            if self.shim == "shim_asend_loops":
+                yield from _flat(_load(_on_asend_loops(name, runtime)))
+            elif runtime == "uvloop" and self.shim == "shim_loops":
+                yield from _flat(_load(_on_uvloop(name)))
             else:
                 yield from _flat(unittest.defaultTestLoader.loadTestsFromName(name))
+
+
+def _load(case: type[unittest.TestCase]) -> unittest.TestSuite:
+    return unittest.defaultTestLoader.loadTestsFromTestCase(case)
 
 
 def _flat(found: unittest.TestSuite) -> Iterator[unittest.TestCase]:
@@ -53,24 +61,41 @@ def _flat(found: unittest.TestSuite) -> Iterator[unittest.TestCase]:
 def _on_uvloop(module: str) -> type[unittest.TestCase]:
     """Make of the mixin of a module of test_asyncio what the module makes of it for asyncio."""
     import uvloop
-    from test.test_asyncio import test_sendfile, test_sock_lowlevel, utils
+    from test.test_asyncio import test_sendfile, test_sock_lowlevel
 
     mixin = {
         test_sendfile.__name__: test_sendfile.SockSendfileMixin,
         test_sock_lowlevel.__name__: test_sock_lowlevel.BaseSockTestsMixin,
     }[module]
 
-    class UVLoopTests(mixin, utils.TestCase):
-        def create_event_loop(self) -> uvloop.Loop:
-            return uvloop.new_event_loop()
+    return _on_loop(mixin, uvloop.new_event_loop)
+
+
+def _on_asend_loops(name: str, runtime: str) -> type[unittest.TestCase]:
+    """Make of a mixin of test_asyncio what it is for, on the loops of asend."""
+    from asend import loops
+
+    module, _, mixin = name.rpartition(".")
+    loop = loops.UvloopEventLoop if runtime == "uvloop" else loops.SelectorEventLoop
+    return _on_loop(getattr(importlib.import_module(module), mixin), loop)
+
+
+def _on_loop(
+    mixin: type, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> type[unittest.TestCase]:
+    from test.test_asyncio import utils
+
+    class LoopTests(mixin, utils.TestCase):
+        def create_event_loop(self) -> asyncio.AbstractEventLoop:
+            return new_loop()
 
         @staticmethod
-        def close_loop(loop: uvloop.Loop) -> None:
+        def close_loop(loop: asyncio.AbstractEventLoop) -> None:
             # CPython's own looks into attributes of asyncio's loops.
             loop.run_until_complete(loop.shutdown_default_executor())
             loop.close()
 
-    return UVLoopTests
+    return LoopTests
 
 
 _SOCKETS: Final = ("asyncio", "uvloop", "trio")
@@ -83,6 +108,20 @@ _DONTWAIT: Final = "MSG_DONTWAIT asks not to wait; a call that sends all of it d
 _NO_CALL: Final = "nothing in it goes through sock_sendall or sock_sendfile"
 _TRANSPORT: Final = "asyncio copies the file through its transport, not by sock_sendfile"
 _INTERNAL: Final = "drives asyncio's _sock_sendfile_native_impl by hand, which asend does not have"
+
+_SOCK_LOWLEVEL_NO_CALL: Final = dict.fromkeys(
+    (
+        "test_cancel_sock_accept",
+        "test_create_connection_sock",
+        "test_recvfrom",
+        "test_recvfrom_into",
+        "test_sendto_blocking",
+        "test_sock_accept",
+        "test_sock_client_connect_racing",
+        "test_sock_client_fail",
+    ),
+    _NO_CALL,
+)
 
 _SIGNALS: Final = {
     "uvloop": "what a Python signal handler raises goes to uvloop's exception handler, not to the "
@@ -143,19 +182,7 @@ SUITES: Final = {
         shim="shim_loops",
         cases=(f"{_ASYNCIO}.test_sock_lowlevel",),
         runtimes=_LOOPS,
-        excluded=dict.fromkeys(
-            (
-                "test_cancel_sock_accept",
-                "test_create_connection_sock",
-                "test_recvfrom",
-                "test_recvfrom_into",
-                "test_sendto_blocking",
-                "test_sock_accept",
-                "test_sock_client_connect_racing",
-                "test_sock_client_fail",
-            ),
-            _NO_CALL,
-        ),
+        excluded=_SOCK_LOWLEVEL_NO_CALL,
     ),
     # Not on uvloop but for SockSendfileMixin: it has no loop.sendfile, and the other two modules
     # make asyncio's loops themselves.
@@ -212,5 +239,23 @@ SUITES: Final = {
             ),
             _INTERNAL,
         ),
+    ),
+    "loops-sendfile": Suite(
+        shim="shim_asend_loops",
+        # SendfileMixin and SockSendfileMixin, of which the first needs methods.
+        cases=(f"{_ASYNCIO}.test_sendfile.SendfileTestsBase",),
+        runtimes=_LOOPS,
+        excluded={
+            "test_sendfile_force_unsupported_native": "the words are those of a method of asyncio "
+            "that has no native sendfile; asend has asyncio's other ones, of os.sendfile missing",
+            "test_sendfile_prevents_bare_write": "the transport does not know of the call, and "
+            "takes a write; it is the call that ends with RuntimeError where that shows",
+        },
+    ),
+    "loops-sock-lowlevel": Suite(
+        shim="shim_asend_loops",
+        cases=(f"{_ASYNCIO}.test_sock_lowlevel.BaseSockTestsMixin",),
+        runtimes=_LOOPS,
+        excluded=_SOCK_LOWLEVEL_NO_CALL,
     ),
 }

@@ -98,6 +98,9 @@ def test_a_suite_of_cpython_passes(suite: str, runtime: str, tmp_path: Path) -> 
         ("socket-sendmsg", "SendmsgTCPTest.testSendmsgGather"),
         ("socket-sendfile", "testRegularFile"),
         ("asyncio-sock-sendfile", "test_sock_sendfile_success"),
+        ("loops-sendfile", "test_sendfile"),
+        ("loops-sendfile", "test_sendfile_ssl"),
+        ("loops-sendfile", "test_sock_sendfile_success"),
     ],
 )
 def test_a_suite_fails_over_calls_that_lie(

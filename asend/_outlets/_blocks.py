@@ -1,0 +1,75 @@
+"""Streams that only take whole blocks, such as those that encrypt: handed over one by one."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from .._calls import carry_out
+from .._errors import BusyResourceError
+from .._wants import SOCKET
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+    from types import ModuleType
+    from typing import Any
+
+    from .._limits import Limits, Pace
+    from .._wants import Transfer
+
+# The streams that calls are sending on, by their id.
+_busy: set[int] = set()
+
+
+class BlockOutlet:
+    """A stream's own way to send."""
+
+    is_plain = False
+
+    def __init__(self, stream: object, send: Callable[[memoryview], Awaitable[object]]) -> None:
+        self._stream = stream
+        self._send = send
+
+    async def deliver(
+        self,
+        driver: ModuleType,
+        build: Callable[[Any], Transfer],
+        seconds: float | None,
+        limits: Limits | None,
+    ) -> int:
+        key = id(self._stream)
+        if key in _busy:
+            raise BusyResourceError
+        _busy.add(key)
+        try:
+            blocks = _Blocks(driver, self._send)
+            # It cannot be tried without waiting, as a socket can.
+            return await carry_out(blocks, build(blocks), blocks, seconds, limits, SOCKET)
+        finally:
+            _busy.discard(key)
+
+
+class _Blocks:
+    """Drives by handing over; there is no socket to hold, and this is asked for its type."""
+
+    type = socket.SOCK_STREAM
+
+    def __init__(self, driver: ModuleType, send: Callable[[memoryview], Awaitable[object]]) -> None:
+        self._send = send
+        self.in_thread = driver.in_thread
+
+    def hold(self) -> Any:
+        return None
+
+    def drive(
+        self,
+        transfer: Transfer,
+        want: int,
+        sender: object,
+        seconds: float | None,
+        pace: Pace | None,
+    ) -> Coroutine[None, None, None]:
+        # Where such streams are, anyio is.
+        from .._drivers import _anyio
+
+        return _anyio.hand_over(transfer, self._send, seconds, pace)

@@ -1,0 +1,116 @@
+"""Streams that are a socket and nothing else: the bytes go out on that."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import sys
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from .._arguments import check_kind, check_mode, check_open, check_stream_socket
+from .._calls import carry_out
+from .._errors import BusyResourceError
+from .._senders import Sender, is_busy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from types import ModuleType
+    from typing import Any
+
+    from .._arguments import AnySocket
+    from .._limits import Limits
+    from .._wants import Transfer
+
+
+@contextmanager
+def guarded(guard: AbstractContextManager[object]) -> Iterator[None]:
+    """Enter what a stream keeps two senders apart with; raise our own error where it does."""
+    try:
+        guard.__enter__()
+    except _busy_errors():
+        raise BusyResourceError from None
+    try:
+        yield
+    finally:
+        guard.__exit__(None, None, None)
+
+
+def _busy_errors() -> tuple[type[Exception], ...]:
+    packages = (sys.modules.get(name) for name in ("anyio", "trio"))
+    return tuple(package.BusyResourceError for package in packages if package is not None)
+
+
+def aborted() -> ConnectionAbortedError:
+    """Return the error of a stream that was closed under a call."""
+    code = errno.ECONNABORTED
+    return ConnectionAbortedError(code, f"{os.strerror(code)}: the stream was closed while sending")
+
+
+@contextmanager
+def _told_of_close(stream: Any, sender: Sender) -> Iterator[None]:
+    """End the call when the stream is closed, of which its socket tells nobody. None: do nothing.
+
+    anyio wakes whom it knows to wait in its own `send` then. For who has entered the stream's
+    guard that is nobody else.
+    """
+    if stream is None:
+        yield
+        return
+    woken = asyncio.get_running_loop().create_future()
+    woken.add_done_callback(lambda _: sender.give_up(aborted()))
+    stream._send_future = woken
+    try:
+        yield
+    finally:
+        del stream._send_future
+
+
+class SocketOutlet:
+    """The socket under a stream."""
+
+    is_plain = True
+
+    def __init__(
+        self,
+        sock: AnySocket,
+        guard: AbstractContextManager[object] | None = None,
+        wakes: object | None = None,
+    ) -> None:
+        self._sock = sock
+        self._guard = nullcontext() if guard is None else guard
+        # The stream, if it is one that wakes who waits in its `_send_future`.
+        self._wakes = wakes
+
+    async def deliver(
+        self,
+        driver: ModuleType,
+        build: Callable[[Any], Transfer],
+        seconds: float | None,
+        limits: Limits | None,
+    ) -> int:
+        check_open(self._sock)
+        check_mode(self._sock)
+        check_kind(self._sock)
+        check_stream_socket(self._sock)
+        await self._admit(driver)
+        with (
+            guarded(self._guard),
+            Sender(self._sock) as sender,
+            _told_of_close(self._wakes, sender),
+        ):
+            transfer = build(sender.sending)
+            return await carry_out(driver, transfer, sender, seconds, limits)
+
+    async def _admit(self, driver: ModuleType) -> None:
+        if self._wakes is None:
+            await driver.admit(self._sock)
+            return
+        # No transport has this one. To ask uvloop would take away the writer of the stream's own
+        # `send`, which the guard will tell of.
+        if not driver.HAS_TRANSPORTS:
+            raise TypeError("a stream of asyncio can be sent on only under asyncio")
+        if is_busy(self._sock):
+            raise BusyResourceError

@@ -1,0 +1,343 @@
+"""asyncio's transports: past their buffer where bytes go out as they are, else through it.
+
+A loop lets nobody wait on a descriptor that a transport owns, so a call waits on a duplicate, and
+where the transport sends just what is written, sends by it too. What was written before goes
+first: until the transport's buffer is empty, a step only waits. Nothing of the transport is changed
+but, while a call waits, its protocol, which is wrapped to hear of the end of the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, cast
+
+from .._arguments import check_stream_socket
+from .._calls import carry_out
+from .._errors import BusyResourceError
+from .._senders import Sender, is_busy
+from .._wants import DONE, SOCKET
+from ._plain import aborted, guarded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from types import ModuleType
+    from typing import Any
+
+    from .._limits import Limits
+    from .._wants import FilePart, Transfer
+
+# Whose transports send what is written and nothing else, unless they encrypt.
+_KNOWN = {"asyncio", "uvloop", "aiofastnet"}
+
+# The proactor of Windows.
+_NO_WRITERS = "an event loop without add_writer cannot send on its streams"
+
+
+def is_transport(stream: object) -> bool:
+    """Tell whether bytes can be written to this as to a transport of asyncio."""
+    names = ("write", "is_closing", "get_write_buffer_size", "get_extra_info", "set_protocol")
+    return all(hasattr(stream, name) for name in names)
+
+
+class TransportOutlet:
+    """A transport, plain or encrypting, of a socket or a pipe."""
+
+    def __init__(self, transport: Any, guard: AbstractContextManager[object] | None = None) -> None:
+        self._transport = transport
+        self._guard = nullcontext() if guard is None else guard
+        info = transport.get_extra_info
+        self._encrypts = info("sslcontext") is not None or info("ssl_object") is not None
+        is_known = type(transport).__module__.partition(".")[0] in _KNOWN
+        self.is_plain = is_known and not self._encrypts
+
+    async def deliver(
+        self,
+        driver: ModuleType,
+        build: Callable[[Any], Transfer],
+        seconds: float | None,
+        limits: Limits | None,
+    ) -> int:
+        end = self._check(driver)
+        if is_busy(end):
+            raise BusyResourceError
+        with guarded(self._guard), Sender(end) as sender:
+            written = None if self.is_plain else Written(self._transport)
+            transfer = Through(
+                build(sender.sending if written is None else written),
+                self._transport,
+                sender,
+                written,
+                is_half_open=not self._encrypts,
+            )
+            return await carry_out(driver, transfer, sender, seconds, limits)
+
+    def _check(self, driver: ModuleType) -> Any:
+        """Refuse what cannot be sent on; return the socket or pipe to wait on."""
+        transport = self._transport
+        if not driver.HAS_TRANSPORTS:
+            raise TypeError("a stream of asyncio can be sent on only under asyncio")
+        if transport.is_closing():
+            raise RuntimeError("Transport is closing")
+        try:
+            transport.get_write_buffer_size()
+        except NotImplementedError:
+            # uvloop's, of a pipe to read from.
+            raise TypeError(f"{type(transport).__name__!r} is only to read from") from None
+        end = transport.get_extra_info("pipe") or transport.get_extra_info("socket")
+        if end is None:
+            raise TypeError(f"{type(transport).__name__!r} has neither socket nor pipe")
+        if not _is_of_this_loop(transport, end.fileno()):
+            raise RuntimeError("the stream belongs to another event loop")
+        if type(asyncio.get_running_loop()).add_writer is asyncio.AbstractEventLoop.add_writer:
+            raise NotImplementedError(_NO_WRITERS)
+        # uvloop shows a socket for a pipe too; and a file may be around a socket.
+        if not (hasattr(end, "type") and stat.S_ISSOCK(os.fstat(end.fileno()).st_mode)):
+            return Pipe(end.fileno())
+        check_stream_socket(end)
+        return end
+
+
+def _is_of_this_loop(transport: Any, fd: int) -> bool:
+    loop = asyncio.get_running_loop()
+    if type(transport).__module__.partition(".")[0] != "uvloop":
+        return getattr(transport, "_loop", loop) is loop
+    # They do not show their loop. But it refuses this of what a transport of its own has, and on
+    # another nobody waits for that.
+    try:
+        loop.remove_writer(fd)
+    except RuntimeError:
+        return True
+    return False
+
+
+class Pipe:
+    """The writing end of a pipe, with what a call needs of a socket."""
+
+    type = socket.SOCK_STREAM
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def dup(self) -> Pipe:
+        return Pipe(os.dup(self._fd))
+
+    def setblocking(self, flag: bool) -> None:
+        """The transport has done it."""
+
+    def send(self, data: memoryview, flags: int = 0) -> int:
+        return os.write(self._fd, data)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class Written:
+    """Looks like a socket to a transfer, and writes to a transport.
+
+    Bytes count as sent when they have left the transport's buffer, and no more are written before:
+    progress is not ahead of the peer, and little is in the buffer when a call is cancelled.
+    """
+
+    type = socket.SOCK_STREAM
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        # How many of the bytes offered last are in the transport's buffer, in the same order.
+        self.left = 0
+
+    def send(self, data: memoryview, flags: int = 0) -> int:
+        if not self.left:
+            # The transport may keep what it is given for longer than the caller's buffer is held.
+            self._transport.write(data if type(data.obj) is bytes else bytes(data))
+            self.left = data.nbytes
+        # Encrypted bytes are a few more: better too low than too high.
+        pending: int = self._transport.get_write_buffer_size()
+        taken = self.left - min(self.left, pending)
+        if self.left and not taken:
+            raise BlockingIOError
+        self.left -= taken
+        return taken
+
+
+class Through:
+    """A transfer on a transport: after what was written before, and among nothing."""
+
+    __slots__ = (
+        "_is_drained",
+        "_is_half_open",
+        "_pending",
+        "_sender",
+        "_transfer",
+        "_transport",
+        "_watch",
+        "_written",
+        "endless",
+        "tally",
+    )
+
+    def __init__(
+        self,
+        transfer: Transfer,
+        transport: Any,
+        sender: Sender,
+        written: Written | None,
+        *,
+        is_half_open: bool,
+    ) -> None:
+        self._transfer = transfer
+        self._transport = transport
+        self._sender = sender
+        self._written = written
+        self._is_half_open = is_half_open
+        self._is_drained = False
+        self._pending: int = transport.get_write_buffer_size()
+        self._watch: _Watch | None = None
+        self.tally = transfer.tally
+        self.endless = transfer.endless
+
+    def step(self) -> int:
+        if self._transport.is_closing():
+            if self._is_complete():
+                return DONE
+            raise aborted()
+        pending = self._transport.get_write_buffer_size()
+        if not self._is_drained:
+            self.tally.drain(max(0, self._pending - pending))
+            self._pending = pending
+            if pending:
+                return SOCKET
+            self._is_drained = True
+        elif pending and not (self._written is not None and self._written.left):
+            raise RuntimeError("the stream was written to while a call was sending on it")
+        return self._transfer.step()
+
+    def load(self) -> None:
+        self._transfer.load()
+
+    def hold(self, sock: socket.socket) -> None:
+        self._transfer.hold(sock if self._written is None else cast("socket.socket", self._written))
+        self._watch = _watch(self._transport, self._is_half_open, self._lose)
+
+    def _is_complete(self) -> bool:
+        """Tell whether all that there was has gone, though the end of the file was not read yet.
+
+        A peer may close as soon as it has the last byte.
+        """
+        return self._is_drained and self.tally.sent == self.tally.total
+
+    def _lose(self, error: Exception | None) -> None:
+        if self._is_complete():
+            # The next step ends the call.
+            return
+        lost = aborted()
+        lost.__cause__ = error
+        # As it is; a copy, as notes and traceback of this call are not those of the connection.
+        self._sender.give_up(type(error)(*error.args) if isinstance(error, OSError) else lost)
+
+    @property
+    def closes_slowly(self) -> bool:
+        return self._transfer.closes_slowly
+
+    def leave(self) -> None:
+        if self._watch is not None:
+            self._watch.end()
+        if self._written is not None and self._written.left and not self._transport.is_closing():
+            # A call that failed meanwhile cannot take these back: they will go. It has its error,
+            # whatever `progress` says to that.
+            with suppress(Exception):
+                self.tally.add(self._written.left)
+        self._transfer.leave()
+
+    def close(self) -> None:
+        self._transfer.close()
+
+    def rest(self) -> memoryview | FilePart | int:
+        # Only asked on loops that cannot wait on a descriptor.
+        raise NotImplementedError(_NO_WRITERS)
+
+    def ahead(self) -> int:
+        return self._transfer.ahead()
+
+
+def _watch(transport: Any, is_half_open: bool, lose: Callable[[Exception | None], None]) -> _Watch:
+    kind = _BufferedWatch if _lends_buffer(transport.get_protocol()) else _StreamWatch
+    watch = kind(transport, is_half_open, lose)
+    transport.set_protocol(watch)
+    return watch
+
+
+def _lends_buffer(protocol: Any) -> bool:
+    """Tell whether a transport reads into the buffer of a protocol."""
+    # Protocols of aiofastnet have both ways, and know which is theirs.
+    ask = getattr(protocol, "is_buffered_protocol", None)
+    if ask is not None:
+        return bool(ask())
+    # uvloop takes what has the methods, subclass or not.
+    can_lend = hasattr(protocol, "get_buffer") and not hasattr(protocol, "data_received")
+    return can_lend or isinstance(protocol, asyncio.BufferedProtocol)
+
+
+class _Watch:
+    """Stands before a transport's protocol, and tells the call of the end of the connection.
+
+    All else is the protocol's, as before: reading goes on, and who waits in `drain` is released.
+    """
+
+    def __init__(
+        self, transport: Any, is_half_open: bool, lose: Callable[[Exception | None], None]
+    ) -> None:
+        self._transport = transport
+        self._protocol = transport.get_protocol()
+        self._is_half_open = is_half_open
+        self._lose = lose
+        self._closes = False
+        for name in _FORWARDED:
+            if hasattr(self._protocol, name):
+                setattr(self, name, getattr(self._protocol, name))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._protocol, name)
+
+    def eof_received(self) -> bool | None:
+        # That of a process's stdin does not have it; its transport closes then.
+        ask: Callable[[], bool | None] = getattr(self._protocol, "eof_received", _closes)
+        stays_open = ask()
+        if stays_open or not self._is_half_open:
+            return stays_open
+        # The transport would close now, once its buffer is empty, which it is. Ours goes first.
+        self._closes = True
+        return True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._protocol.connection_lost(error)
+        self._lose(error)
+
+    def end(self) -> None:
+        """Put the protocol back, unless someone has set another meanwhile."""
+        if self._transport.get_protocol() is self:
+            self._transport.set_protocol(self._protocol)
+        if self._closes:
+            self._transport.close()
+
+
+def _closes() -> bool:
+    return False
+
+
+_FORWARDED = ("data_received", "get_buffer", "buffer_updated", "pause_writing", "resume_writing")
+
+
+class _StreamWatch(_Watch, asyncio.Protocol):
+    pass
+
+
+class _BufferedWatch(_Watch, asyncio.BufferedProtocol):
+    pass

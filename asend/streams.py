@@ -1,0 +1,178 @@
+"""`sendall` and `sendfile` on streams: asyncio's, anyio's and trio's, plain and encrypted.
+
+What was written to the stream before goes first, what is written afterwards comes after, and
+reading goes on meanwhile. Where the bytes go out as they are, a file is sent by the kernel;
+elsewhere it is read in a worker thread and sent in blocks.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from . import _drivers
+from ._arguments import as_octets, as_seconds, check_file, check_watchers
+from ._errors import SendfileNotAvailableError
+from ._files import FileTransfer, kernel_sends
+from ._outlets import outlet_of
+from ._tally import Tally
+from ._transfers import Octets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from _typeshed import ReadableBuffer
+
+    from ._arguments import BinaryFile
+    from ._limits import Limits
+
+__all__ = ["HasCarrier", "sendall", "sendfile", "sendfile_path"]
+
+
+@runtime_checkable
+class HasCarrier(Protocol):
+    """What a stream of another kind implements so that the calls here can send on it."""
+
+    def __asend_carrier__(self) -> object:
+        """Return what carries the bytes of this stream.
+
+        It is anything that the calls take: a socket, a transport, another stream. What is sent is
+        sent on it as it is, so it must be what the bytes go to after this stream has done to them
+        whatever it does. A stream that changes them should be a `ByteSendStream` of anyio or a
+        `SendStream` of trio, on which its own way of sending is used.
+        """
+
+
+async def sendall(
+    stream: object,
+    data: ReadableBuffer,
+    *,
+    timeout: float | None = None,
+    limits: Limits | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> None:
+    """Send all of `data` on a stream, after what was written to it before.
+
+    Args:
+        stream: An `asyncio.StreamWriter`; a transport of asyncio, uvloop or aiofastnet, of a
+            socket or a pipe, also one that encrypts; a stream of anyio or trio; or an object with
+            `__asend_carrier__` (see `HasCarrier`).
+        data: Any C-contiguous buffer, as for `sock_sendall`.
+        timeout: The most seconds that the whole call may take, that for what was written before
+            included. 0 tries once. None: no limit.
+        limits: The pace that the peer has to keep. What was written before counts for it.
+        progress: Called with each number of bytes newly taken: by the kernel; where the stream
+            encrypts, by what is below it, block by block.
+
+    Raises:
+        BusyResourceError: Another call is sending on this stream. Nothing was sent.
+        TimeoutError: The total time has passed, or a limit is broken. Close the connection.
+        TypeError, ValueError, BufferError: An argument is wrong, or the stream is not one to send
+            on here. Nothing was sent.
+        RuntimeError: The stream is closing: nothing was sent. Or someone wrote to it meanwhile.
+        OSError: From the connection, such as BrokenPipeError; ConnectionAbortedError if the stream
+            was closed meanwhile, EBADF if it was one of trio's. Streams of anyio and trio that
+            encrypt raise their own errors.
+
+    Every exception of a call that has started carries the note "N of M bytes sent".
+
+    Cancellation takes effect at once, and the stream stays usable, with one exception: of a stream
+    that encrypts, a block that was handed over cannot be taken back. asyncio's sends it on, and
+    progress, note and file position count it; one of anyio or trio is of no more use then.
+
+    Aborting a transport ends the call at once. `close` does so when the buffer is empty, as that is
+    when it takes effect: what was written before, and over TLS a block of this call, goes first.
+
+    A transport is not to be written to during the call: what the kernel takes at once would come
+    in between. Where it shows, the call ends with RuntimeError.
+    """
+    await _deliver(stream, partial(_octets, data, progress), timeout, limits, progress)
+
+
+def _octets(
+    data: ReadableBuffer, progress: Callable[[int], object] | None, is_plain: bool, sock: Any
+) -> Octets:
+    view = as_octets(data)
+    return Octets(sock, view, 0, Tally(view.nbytes, progress))
+
+
+async def sendfile(
+    stream: object,
+    file: BinaryFile,
+    offset: int = 0,
+    count: int | None = None,
+    *,
+    fallback: bool = True,
+    timeout: float | None = None,
+    limits: Limits | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> int:
+    """Send a file on a stream, by `os.sendfile` where `sendfile_path` says "kernel".
+
+    Args:
+        stream: As for `sendall`.
+        file: As for `sock_sendfile`.
+        offset: As for `sock_sendfile`.
+        count: As for `sock_sendfile`.
+        fallback: False refuses to read and send what `os.sendfile` cannot.
+        timeout: As for `sendall`.
+        limits: As for `sendall`.
+        progress: As for `sendall`.
+
+    Returns:
+        The bytes sent. Less than `count` where the file ended before.
+
+    Raises:
+        SendfileNotAvailableError: `fallback` is False, and the stream encrypts or the file is not
+            of the kind. Nothing was sent.
+        Exception: As `sendall` and `sock_sendfile`.
+
+    File position, notes and cancellation: as `sock_sendfile` and `sendall`.
+
+    Source: `loop.sendfile` in the Python documentation, of which it has all arguments.
+    """
+    check_file(file, offset, count)
+    build = partial(_file, file, offset, count, fallback, progress)
+    return await _deliver(stream, build, timeout, limits, progress, needs_kernel=not fallback)
+
+
+def _file(
+    file: BinaryFile,
+    offset: int,
+    count: int | None,
+    fallback: bool,
+    progress: Callable[[int], object] | None,
+    is_plain: bool,
+    sock: Any,
+) -> FileTransfer:
+    return FileTransfer(sock, file, offset, count, fallback, progress, by_kernel=is_plain)
+
+
+def sendfile_path(stream: object, file: BinaryFile) -> Literal["kernel", "copy"]:
+    """Tell which path a file will take on a stream: by the kernel, or read and sent in blocks.
+
+    Raises:
+        TypeError: The stream is not one to send on, or the file is none.
+        ValueError: The file is closed, or open for text.
+    """
+    check_file(file, 0, None)
+    return "kernel" if outlet_of(stream).is_plain and kernel_sends(file) else "copy"
+
+
+async def _deliver(
+    stream: object,
+    build: Callable[[bool, Any], Octets | FileTransfer],
+    timeout: float | None,
+    limits: Limits | None,
+    progress: Callable[[int], object] | None,
+    *,
+    needs_kernel: bool = False,
+) -> int:
+    driver = _drivers.running()
+    seconds = as_seconds(timeout)
+    check_watchers(limits, progress)
+    outlet = outlet_of(stream)
+    if needs_kernel and not outlet.is_plain:
+        raise SendfileNotAvailableError("the stream does not send bytes as they are")
+    return await outlet.deliver(driver, partial(build, outlet.is_plain), seconds, limits)

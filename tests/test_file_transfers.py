@@ -318,6 +318,42 @@ def test_a_block_that_is_not_cached_is_read_ahead(
     assert SOCKET | FILE in wants
 
 
+def test_a_call_that_ends_just_after_its_turn_to_read_sets_the_position(
+    unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closing:
+        """Ends the call as soon as the next one may read."""
+
+        def acquire(self, *, blocking: bool) -> bool:
+            return lock.acquire(blocking=blocking)
+
+        def release(self) -> None:
+            lock.release()
+
+        def __enter__(self) -> None:
+            assert lock.acquire(timeout=20)
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+            if not transfer.is_over:
+                transfer.close()
+
+    with gzip.open(io.BytesIO(gzip.compress(DATA))) as file:
+        transfer = transfer_of(unix_peer, file)
+        assert transfer.step() == FILE
+        transfer.load()
+        assert transfer.step() & FILE
+        sent = transfer.tally.sent
+        assert transfer._reader is not None
+        lock = transfer._reader.turn.lock
+        monkeypatch.setattr(transfer._reader.turn, "lock", Closing())
+
+        transfer.load()
+
+        assert sent > 0
+        assert file.tell() == sent
+
+
 @pytest.mark.parametrize("is_handed_over", [False, True], ids=["steps", "rest"])
 def test_a_block_that_a_thread_reads_is_not_read_a_second_time(
     is_handed_over: bool, path: Path, monkeypatch: pytest.MonkeyPatch

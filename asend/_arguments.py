@@ -116,6 +116,11 @@ def as_seconds(timeout: float | SocketTimeout | None, sock: object = None) -> fl
     return timeout
 
 
+def is_positive(timeout: object) -> bool:
+    """Tell whether this is surely a time to keep, and a positive one."""
+    return isinstance(timeout, (float, int)) and timeout > 0
+
+
 def check_watchers(limits: Limits | None, progress: Callable[[int], object] | None) -> None:
     """Refuse limits and progress callbacks of a wrong type."""
     if limits is not None and not isinstance(limits, Limits):

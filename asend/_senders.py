@@ -34,12 +34,13 @@ class Sender:
 
     __slots__ = ("_fd", "give_up", "is_over", "lent", "sending", "sock")
 
-    def __init__(self, sock: AnySocket) -> None:
+    def __init__(self, sock: AnySocket, *, is_ours: bool = False) -> None:
+        """Prepare to send on a socket; `is_ours`: one made for this call, that never waits."""
         self.sock = sock
         self._fd = sock.fileno()
         # The caller's own, if its `send` will do: a socket with a timeout waits inside it, trio's
         # have none but an async one.
-        is_fit = isinstance(sock, socket.socket) and not sock.getblocking()
+        is_fit = is_ours or (isinstance(sock, socket.socket) and not sock.getblocking())
         self.lent = cast("socket.socket", sock) if is_fit else None
         # The socket to call `send` of.
         self.sending = _duplicate(sock) if self.lent is None else self.lent

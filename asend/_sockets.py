@@ -24,13 +24,14 @@ from ._arguments import (
     check_open,
     check_stream_socket,
     check_watchers,
+    is_positive,
 )
 from ._calls import carry_out
 from ._files import FileTransfer
 from ._limits import Limits
 from ._senders import Sender, waiting
 from ._tally import Tally, note_sent
-from ._transfers import WOULD_BLOCK, Octets, Vectors
+from ._transfers import SMALL, WOULD_BLOCK, Octets, Vectors
 from ._wants import SOCKET
 
 if TYPE_CHECKING:
@@ -40,10 +41,6 @@ if TYPE_CHECKING:
 
     from ._arguments import AnySocket, BinaryFile, SocketTimeout
     from ._wants import Transfer
-
-# Up to here a send is tried before anything is built, and on loops that cannot tell cheaply
-# whether a transport owns the socket, without asking (see `admit`).
-SMALL = 64 * 1024
 
 
 async def sock_sendall(
@@ -98,7 +95,7 @@ async def sock_sendall(
         and (type(data) is bytes or type(data) is bytearray)
         and not sock.getblocking()
         and progress is None
-        and (timeout is SOCKET_TIMEOUT or timeout is None or _is_positive(timeout))
+        and (timeout is SOCKET_TIMEOUT or timeout is None or is_positive(timeout))
         and (limits is None or type(limits) is Limits)
         and not (waiting and sock.fileno() in waiting)
         and len(data) <= SMALL
@@ -128,10 +125,6 @@ async def sock_sendall(
         sent, want = 0, None
     build = partial(_octets, data, flags, progress, sent)
     await _deliver(sock, build, timeout, limits, progress, want)
-
-
-def _is_positive(timeout: object) -> bool:
-    return isinstance(timeout, (float, int)) and timeout > 0
 
 
 def _octets(

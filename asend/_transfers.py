@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 # benchmarks/results); smaller ones take more turns for the same bytes.
 STEP_SIZE = 256 * 1024
 
+# Up to here a send is tried before anything is built, and on loops that cannot tell cheaply
+# whether a transport owns the socket, without asking (see `admit` of the driver of asyncio).
+SMALL = 64 * 1024
+
 # What a call that cannot go on without waiting raises; InterruptedError is retried at once by
 # CPython (PEP 475), so that one which still comes out waits for its turn like the others.
 WOULD_BLOCK = (BlockingIOError, InterruptedError)

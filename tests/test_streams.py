@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import errno
 import gzip
 import io
 import os
@@ -146,6 +147,62 @@ async def start(stage: str, ends: Ends, call: Call, group: anyio.abc.TaskGroup) 
 
 def written_before(stage: str) -> bytes:
     return LARGE if stage == "draining" else b""
+
+
+# --- small data
+
+
+@on(["transport"])
+@pytest.mark.parametrize("first", [0, 2], ids=["nothing", "a-part"])
+async def test_small_data_that_has_to_wait_waits(
+    first: int, ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+    write = os.write
+
+    def write_little(fd: int, data: bytes) -> int:
+        tries.append(len(data))
+        if len(tries) > 1:
+            return write(fd, data)
+        if not first:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return write(fd, data[:first])
+
+    monkeypatch.setattr(os, "write", write_little)
+
+    await asend.sendall(ends.stream, b"small")
+    received = await ends.far.read(5)
+
+    assert received == b"small"
+    assert tries == [5, 5 - first]
+
+
+@on(["transport"])
+async def test_small_data_comes_after_what_was_written_before(ends: Ends) -> None:
+    ends.transport.write(LARGE)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(asend.sendall, ends.stream, b"small")
+        received = await ends.far.read(len(LARGE) + 5)
+
+    assert received == LARGE + b"small"
+
+
+@on(["transport"])
+async def test_an_error_of_small_data_says_that_nothing_was_sent(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the peer is gone, and the loop has not heard of it yet."""
+
+    def refuse(fd: int, data: object) -> int:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr(os, "write", refuse)
+
+    with pytest.raises(BrokenPipeError) as caught:
+        await asend.sendall(ends.stream, b"small")
+
+    assert caught.value.__notes__ == ["0 of 5 bytes sent"]
 
 
 # --- order

@@ -25,9 +25,13 @@ if TYPE_CHECKING:
     from .._wants import Transfer
 
 
-@contextmanager
-def guarded(guard: AbstractContextManager[object]) -> Iterator[None]:
+def guarded(guard: AbstractContextManager[object]) -> AbstractContextManager[object]:
     """Enter what a stream keeps two senders apart with; raise our own error where it does."""
+    return guard if type(guard) is nullcontext else _guarded(guard)
+
+
+@contextmanager
+def _guarded(guard: AbstractContextManager[object]) -> Iterator[None]:
     try:
         guard.__enter__()
     except _busy_errors():

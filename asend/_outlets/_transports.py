@@ -12,13 +12,15 @@ import asyncio
 import os
 import socket
 import stat
+import sys
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, cast
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from .._arguments import check_stream_socket
 from .._calls import carry_out
 from .._errors import BusyResourceError
-from .._senders import Sender, is_busy
+from .._senders import Sender, is_busy, waiting
 from .._wants import DONE, SOCKET
 from ._plain import aborted, guarded
 
@@ -33,6 +35,12 @@ if TYPE_CHECKING:
 
 # Whose transports send what is written and nothing else, unless they encrypt.
 _KNOWN = {"asyncio", "uvloop", "aiofastnet"}
+# Classes whose objects always have a stream socket; others are asked, which takes 3 us.
+_OF_SOCKETS = {
+    ("asyncio.selector_events", "_SelectorSocketTransport"),
+    ("uvloop.loop", "TCPTransport"),
+    ("uvloop.loop", "UnixTransport"),
+}
 
 # The proactor of Windows.
 _NO_WRITERS = "an event loop without add_writer cannot send on its streams"
@@ -40,8 +48,35 @@ _NO_WRITERS = "an event loop without add_writer cannot send on its streams"
 
 def is_transport(stream: object) -> bool:
     """Tell whether bytes can be written to this as to a transport of asyncio."""
+    # Some only forward what they are asked for, so that their class does not have it.
+    return _traits(type(stream)).is_transport or _has_methods(stream)
+
+
+def _has_methods(stream: object) -> bool:
     names = ("write", "is_closing", "get_write_buffer_size", "get_extra_info", "set_protocol")
     return all(hasattr(stream, name) for name in names)
+
+
+class _Traits(NamedTuple):
+    """What the class of a stream says of all its objects."""
+
+    is_transport: bool
+    is_known: bool
+    is_of_sockets: bool
+    is_of_uvloop: bool
+
+
+def _read_traits(kind: type) -> _Traits:
+    package = kind.__module__.partition(".")[0]
+    return _Traits(
+        _has_methods(kind),
+        package in _KNOWN,
+        (kind.__module__, kind.__name__) in _OF_SOCKETS,
+        package == "uvloop",
+    )
+
+
+_traits: Callable[[type], _Traits] = lru_cache(maxsize=256)(_read_traits)
 
 
 class TransportOutlet:
@@ -52,8 +87,7 @@ class TransportOutlet:
         self._guard = nullcontext() if guard is None else guard
         info = transport.get_extra_info
         self._encrypts = info("sslcontext") is not None or info("ssl_object") is not None
-        is_known = type(transport).__module__.partition(".")[0] in _KNOWN
-        self.is_plain = is_known and not self._encrypts
+        self.is_plain = _traits(type(transport)).is_known and not self._encrypts
 
     async def deliver(
         self,
@@ -65,7 +99,7 @@ class TransportOutlet:
         end = self._check(driver)
         if is_busy(end):
             raise BusyResourceError
-        with guarded(self._guard), Sender(end) as sender:
+        with guarded(self._guard), Sender(end, is_ours=True) as sender:
             written = None if self.is_plain else Written(self._transport)
             transfer = Through(
                 build(sender.sending if written is None else written),
@@ -77,7 +111,7 @@ class TransportOutlet:
             return await carry_out(driver, transfer, sender, seconds, limits)
 
     def _check(self, driver: ModuleType) -> Any:
-        """Refuse what cannot be sent on; return the socket or pipe to wait on."""
+        """Refuse what cannot be sent on; return the end of the connection to send by."""
         transport = self._transport
         if not driver.HAS_TRANSPORTS:
             raise TypeError("a stream of asyncio can be sent on only under asyncio")
@@ -96,15 +130,18 @@ class TransportOutlet:
         if type(asyncio.get_running_loop()).add_writer is asyncio.AbstractEventLoop.add_writer:
             raise NotImplementedError(_NO_WRITERS)
         # uvloop shows a socket for a pipe too; and a file may be around a socket.
-        if not (hasattr(end, "type") and stat.S_ISSOCK(os.fstat(end.fileno()).st_mode)):
-            return Pipe(end.fileno())
-        check_stream_socket(end)
-        return end
+        if (
+            not _traits(type(transport)).is_of_sockets
+            and hasattr(end, "type")
+            and stat.S_ISSOCK(os.fstat(end.fileno()).st_mode)
+        ):
+            check_stream_socket(end)
+        return End(end.fileno())
 
 
 def _is_of_this_loop(transport: Any, fd: int) -> bool:
     loop = asyncio.get_running_loop()
-    if type(transport).__module__.partition(".")[0] != "uvloop":
+    if not _traits(type(transport)).is_of_uvloop:
         return getattr(transport, "_loop", loop) is loop
     # They do not show their loop. But it refuses this of what a transport of its own has, and on
     # another nobody waits for that.
@@ -115,8 +152,30 @@ def _is_of_this_loop(transport: Any, fd: int) -> bool:
     return False
 
 
-class Pipe:
-    """The writing end of a pipe, with what a call needs of a socket."""
+def end_now(stream: object) -> int:
+    """Return the descriptor that bytes for this stream can go to at once, as they are.
+
+    -1 where that is not so, or not known for sure: `deliver` finds out, and says why.
+    """
+    if not _traits(type(stream)).is_of_sockets:
+        return -1
+    transport = cast("asyncio.WriteTransport", stream)
+    if (
+        transport.is_closing()
+        or transport.get_write_buffer_size()
+        # trio may be a guest of the loop, and nobody is to send on asyncio's streams in its tasks.
+        or ("trio" in sys.modules and asyncio.current_task() is None)
+    ):
+        return -1
+    fd: int = transport.get_extra_info("socket").fileno()
+    return fd if fd not in waiting and _is_of_this_loop(transport, fd) else -1
+
+
+class End:
+    """Our end of a stream socket or pipe, with what a call needs of a socket.
+
+    What transports show of theirs is no socket, and a new one for each call takes 10 us.
+    """
 
     type = socket.SOCK_STREAM
 
@@ -126,8 +185,8 @@ class Pipe:
     def fileno(self) -> int:
         return self._fd
 
-    def dup(self) -> Pipe:
-        return Pipe(os.dup(self._fd))
+    def dup(self) -> End:
+        return End(os.dup(self._fd))
 
     def setblocking(self, flag: bool) -> None:
         """The transport has done it."""

@@ -16,6 +16,7 @@ from ._limits import Limits, check_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import TypeGuard
 
     from _typeshed import ReadableBuffer
 
@@ -129,7 +130,7 @@ def check_watchers(limits: Limits | None, progress: Callable[[int], object] | No
         raise TypeError(f"progress must be callable or None (got {progress!r})")
 
 
-def is_trio_socket(sock: object) -> bool:
+def is_trio_socket(sock: object) -> TypeGuard[TrioSocket]:
     """Tell trio's sockets from others without importing trio."""
     trio = sys.modules.get("trio")
     return trio is not None and isinstance(sock, trio.socket.SocketType)

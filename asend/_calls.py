@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ._limits import Pace, timed_out
 from ._tally import note_sent
@@ -11,7 +11,6 @@ from ._wants import DONE
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Coroutine
-    from typing import Any
 
     from ._limits import Limits
     from ._wants import Transfer
@@ -24,11 +23,19 @@ class Holder(Protocol):
         """Return the socket to send by from now on."""
 
 
-class Driver(Protocol):
-    """Who waits."""
+HolderT = TypeVar("HolderT", bound=Holder, contravariant=True)
+
+
+class Waiter(Protocol[HolderT]):
+    """Who waits, on what a holder of this kind holds."""
 
     def drive(
-        self, transfer: Transfer, want: int, sender: Any, seconds: float | None, pace: Pace | None
+        self,
+        transfer: Transfer,
+        want: int,
+        sender: HolderT,
+        seconds: float | None,
+        pace: Pace | None,
     ) -> Coroutine[None, None, None]:
         """Wait for what the transfer wants, and step, until it is done."""
 
@@ -37,9 +44,9 @@ class Driver(Protocol):
 
 
 async def carry_out(
-    driver: Driver,
+    driver: Waiter[HolderT],
     transfer: Transfer,
-    sender: Holder,
+    sender: HolderT,
     seconds: float | None,
     limits: Limits | None,
     want: int | None = None,
@@ -47,7 +54,7 @@ async def carry_out(
     """Step once, and wait where that was not all.
 
     Args:
-        driver: Of the running event loop.
+        driver: Of the running event loop, or of a stream.
         want: What the transfer wants, if a first try was made already.
 
     Returns:

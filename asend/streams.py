@@ -22,8 +22,8 @@ from ._tally import Tally, note_sent
 from ._transfers import STEP_SIZE, WOULD_BLOCK, Octets
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
-    from typing import Any
 
     from _typeshed import ReadableBuffer
 
@@ -117,7 +117,7 @@ def _octets(
     progress: Callable[[int], object] | None,
     sent: int,
     is_plain: bool,
-    sock: Any,
+    sock: socket.socket,
 ) -> Octets:
     view = as_octets(data)
     return Octets(sock, view, 0, Tally(view.nbytes, progress, sent))
@@ -170,7 +170,7 @@ def _file(
     fallback: bool,
     progress: Callable[[int], object] | None,
     is_plain: bool,
-    sock: Any,
+    sock: socket.socket,
 ) -> FileTransfer:
     return FileTransfer(sock, file, offset, count, fallback, progress, by_kernel=is_plain)
 
@@ -188,7 +188,7 @@ def sendfile_path(stream: object, file: BinaryFile) -> Literal["kernel", "copy"]
 
 async def _deliver(
     stream: object,
-    build: Callable[[bool, Any], Octets | FileTransfer],
+    build: Callable[[bool, socket.socket], Octets | FileTransfer],
     timeout: float | None,
     limits: Limits | None,
     progress: Callable[[int], object] | None,

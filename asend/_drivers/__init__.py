@@ -7,15 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from . import _asyncio
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from .._arguments import AnySocket
+    from .._calls import Waiter
+    from .._senders import Sender
+
+    class Driver(Waiter[Sender], Protocol):
+        """What each module here has."""
+
+        # Whether asyncio's transports can be sent on.
+        HAS_TRANSPORTS: bool
+
+        async def admit(self, sock: AnySocket) -> None:
+            """Refuse a socket on which another call is sending, or that belongs to a transport."""
 
 
-def running() -> ModuleType:
+def running() -> Driver:
     """Return the driver of the library that runs the current task.
 
     Raises:

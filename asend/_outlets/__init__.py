@@ -20,9 +20,8 @@ from ._transports import TransportOutlet, is_transport
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from types import ModuleType
-    from typing import Any
 
+    from .._drivers import Driver
     from .._limits import Limits
     from .._wants import Transfer
 
@@ -35,8 +34,8 @@ class Outlet(Protocol):
 
     async def deliver(
         self,
-        driver: ModuleType,
-        build: Callable[[Any], Transfer],
+        driver: Driver,
+        build: Callable[[socket.socket], Transfer],
         seconds: float | None,
         limits: Limits | None,
     ) -> int:
@@ -68,7 +67,7 @@ def outlet_of(stream: object) -> Outlet:
     return outlet
 
 
-def _of_asyncio(stream: Any) -> Outlet | None:
+def _of_asyncio(stream: object) -> Outlet | None:
     if isinstance(stream, socket.socket) or is_trio_socket(stream):
         return SocketOutlet(stream)
     # One that overrides `write` may send something else than what is written.
@@ -80,7 +79,7 @@ def _of_asyncio(stream: Any) -> Outlet | None:
 _WRITE = asyncio.StreamWriter.write
 
 
-def _of_trio(stream: Any) -> Outlet | None:
+def _of_trio(stream: object) -> Outlet | None:
     trio = sys.modules.get("trio")
     if trio is None or not isinstance(stream, trio.abc.SendStream):
         return None
@@ -89,7 +88,7 @@ def _of_trio(stream: Any) -> Outlet | None:
     return BlockOutlet(stream, stream.send_all)
 
 
-def _of_anyio(stream: Any) -> Outlet | None:
+def _of_anyio(stream: object) -> Outlet | None:
     anyio = sys.modules.get("anyio")
     if anyio is None or not isinstance(stream, anyio.abc.ByteSendStream):
         return None

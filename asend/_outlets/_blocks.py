@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from .._calls import carry_out
 from .._errors import BusyResourceError
@@ -11,9 +11,8 @@ from .._wants import SOCKET
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
-    from types import ModuleType
-    from typing import Any
 
+    from .._drivers import Driver
     from .._limits import Limits, Pace
     from .._wants import Transfer
 
@@ -32,8 +31,8 @@ class BlockOutlet:
 
     async def deliver(
         self,
-        driver: ModuleType,
-        build: Callable[[Any], Transfer],
+        driver: Driver,
+        build: Callable[[socket.socket], Transfer],
         seconds: float | None,
         limits: Limits | None,
     ) -> int:
@@ -44,22 +43,22 @@ class BlockOutlet:
         try:
             blocks = _Blocks(driver, self._send)
             # It cannot be tried without waiting, as a socket can.
-            return await carry_out(blocks, build(blocks), blocks, seconds, limits, SOCKET)
+            return await carry_out(blocks, build(blocks.hold()), blocks, seconds, limits, SOCKET)
         finally:
             _busy.discard(key)
 
 
 class _Blocks:
-    """Drives by handing over; there is no socket to hold, and this is asked for its type."""
+    """Drives by handing over; stands for the socket, which is asked for its type only."""
 
     type = socket.SOCK_STREAM
 
-    def __init__(self, driver: ModuleType, send: Callable[[memoryview], Awaitable[object]]) -> None:
+    def __init__(self, driver: Driver, send: Callable[[memoryview], Awaitable[object]]) -> None:
         self._send = send
         self.in_thread = driver.in_thread
 
-    def hold(self) -> Any:
-        return None
+    def hold(self) -> socket.socket:
+        return cast("socket.socket", self)
 
     def drive(
         self,

@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .._arguments import check_kind, check_mode, check_open, check_stream_socket
 from .._calls import carry_out
@@ -15,12 +15,12 @@ from .._errors import BusyResourceError
 from .._senders import Sender, is_busy
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from types import ModuleType
-    from typing import Any
 
     from .._arguments import AnySocket
+    from .._drivers import Driver
     from .._limits import Limits
     from .._wants import Transfer
 
@@ -53,8 +53,14 @@ def aborted() -> ConnectionAbortedError:
     return ConnectionAbortedError(code, f"{os.strerror(code)}: the stream was closed while sending")
 
 
+class Waking(Protocol):
+    """A stream that wakes who waits in its own `send` when it is closed."""
+
+    _send_future: asyncio.Future[None]
+
+
 @contextmanager
-def _told_of_close(stream: Any, sender: Sender) -> Iterator[None]:
+def _told_of_close(stream: Waking | None, sender: Sender) -> Iterator[None]:
     """End the call when the stream is closed, of which its socket tells nobody. None: do nothing.
 
     anyio wakes whom it knows to wait in its own `send` then. For who has entered the stream's
@@ -81,7 +87,7 @@ class SocketOutlet:
         self,
         sock: AnySocket,
         guard: AbstractContextManager[object] | None = None,
-        wakes: object | None = None,
+        wakes: Waking | None = None,
     ) -> None:
         self._sock = sock
         self._guard = nullcontext() if guard is None else guard
@@ -90,8 +96,8 @@ class SocketOutlet:
 
     async def deliver(
         self,
-        driver: ModuleType,
-        build: Callable[[Any], Transfer],
+        driver: Driver,
+        build: Callable[[socket.socket], Transfer],
         seconds: float | None,
         limits: Limits | None,
     ) -> int:
@@ -108,7 +114,7 @@ class SocketOutlet:
             transfer = build(sender.sending)
             return await carry_out(driver, transfer, sender, seconds, limits)
 
-    async def _admit(self, driver: ModuleType) -> None:
+    async def _admit(self, driver: Driver) -> None:
         if self._wakes is None:
             await driver.admit(self._sock)
             return

@@ -15,7 +15,7 @@ import stat
 import sys
 from contextlib import nullcontext, suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, overload
 
 from .._arguments import check_stream_socket
 from .._calls import carry_out
@@ -27,9 +27,11 @@ from ._plain import aborted, guarded
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from types import ModuleType
-    from typing import Any
+    from typing import Literal, TypeGuard
 
+    from _typeshed import HasFileno
+
+    from .._drivers import Driver
     from .._limits import Limits
     from .._wants import FilePart, Transfer
 
@@ -46,7 +48,34 @@ _OF_SOCKETS = {
 _NO_WRITERS = "an event loop without add_writer cannot send on its streams"
 
 
-def is_transport(stream: object) -> bool:
+class Transport(Protocol):
+    """What asyncio's write transports have, whatever they are of."""
+
+    def write(self, data: bytes | memoryview, /) -> object:
+        """Send now what goes, and keep the rest in the buffer."""
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes are in the buffer."""
+
+    def is_closing(self) -> bool:
+        """Tell whether it is closing or closed."""
+
+    def close(self) -> None:
+        """Close, once the buffer is out."""
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """Return who hears of what is read, and of the end of the connection."""
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol, /) -> None:
+        """Set who hears of it."""
+
+    @overload
+    def get_extra_info(self, name: Literal["pipe", "socket"], /) -> HasFileno | None: ...
+    @overload
+    def get_extra_info(self, name: str, /) -> object: ...
+
+
+def is_transport(stream: object) -> TypeGuard[Transport]:
     """Tell whether bytes can be written to this as to a transport of asyncio."""
     # Some only forward what they are asked for, so that their class does not have it.
     return _traits(type(stream)).is_transport or _has_methods(stream)
@@ -82,7 +111,9 @@ _traits: Callable[[type], _Traits] = lru_cache(maxsize=256)(_read_traits)
 class TransportOutlet:
     """A transport, plain or encrypting, of a socket or a pipe."""
 
-    def __init__(self, transport: Any, guard: AbstractContextManager[object] | None = None) -> None:
+    def __init__(
+        self, transport: Transport, guard: AbstractContextManager[object] | None = None
+    ) -> None:
         self._transport = transport
         self._guard = nullcontext() if guard is None else guard
         info = transport.get_extra_info
@@ -91,8 +122,8 @@ class TransportOutlet:
 
     async def deliver(
         self,
-        driver: ModuleType,
-        build: Callable[[Any], Transfer],
+        driver: Driver,
+        build: Callable[[socket.socket], Transfer],
         seconds: float | None,
         limits: Limits | None,
     ) -> int:
@@ -102,7 +133,7 @@ class TransportOutlet:
         with guarded(self._guard), Sender(end, is_ours=True) as sender:
             written = None if self.is_plain else Written(self._transport)
             transfer = Through(
-                build(sender.sending if written is None else written),
+                build(sender.sending if written is None else cast("socket.socket", written)),
                 self._transport,
                 sender,
                 written,
@@ -110,7 +141,7 @@ class TransportOutlet:
             )
             return await carry_out(driver, transfer, sender, seconds, limits)
 
-    def _check(self, driver: ModuleType) -> Any:
+    def _check(self, driver: Driver) -> socket.socket:
         """Refuse what cannot be sent on; return the end of the connection to send by."""
         transport = self._transport
         if not driver.HAS_TRANSPORTS:
@@ -129,17 +160,18 @@ class TransportOutlet:
             raise RuntimeError("the stream belongs to another event loop")
         if type(asyncio.get_running_loop()).add_writer is asyncio.AbstractEventLoop.add_writer:
             raise NotImplementedError(_NO_WRITERS)
-        # uvloop shows a socket for a pipe too; and a file may be around a socket.
-        if (
-            not _traits(type(transport)).is_of_sockets
-            and hasattr(end, "type")
-            and stat.S_ISSOCK(os.fstat(end.fileno()).st_mode)
-        ):
+        if not _traits(type(transport)).is_of_sockets and _is_socket(end):
             check_stream_socket(end)
-        return End(end.fileno())
+        # All that is called of it, it has.
+        return cast("socket.socket", End(end.fileno()))
 
 
-def _is_of_this_loop(transport: Any, fd: int) -> bool:
+def _is_socket(end: HasFileno) -> TypeGuard[socket.socket]:
+    # uvloop shows a socket for a pipe too; and a file may be around a socket.
+    return hasattr(end, "type") and stat.S_ISSOCK(os.fstat(end.fileno()).st_mode)
+
+
+def _is_of_this_loop(transport: Transport, fd: int) -> bool:
     loop = asyncio.get_running_loop()
     if not _traits(type(transport)).is_of_uvloop:
         return getattr(transport, "_loop", loop) is loop
@@ -207,7 +239,7 @@ class Written:
 
     type = socket.SOCK_STREAM
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: Transport) -> None:
         self._transport = transport
         # How many of the bytes offered last are in the transport's buffer, in the same order.
         self.left = 0
@@ -218,7 +250,7 @@ class Written:
             self._transport.write(data if type(data.obj) is bytes else bytes(data))
             self.left = data.nbytes
         # Encrypted bytes are a few more: better too low than too high.
-        pending: int = self._transport.get_write_buffer_size()
+        pending = self._transport.get_write_buffer_size()
         taken = self.left - min(self.left, pending)
         if self.left and not taken:
             raise BlockingIOError
@@ -245,7 +277,7 @@ class Through:
     def __init__(
         self,
         transfer: Transfer,
-        transport: Any,
+        transport: Transport,
         sender: Sender,
         written: Written | None,
         *,
@@ -257,7 +289,7 @@ class Through:
         self._written = written
         self._is_half_open = is_half_open
         self._is_drained = False
-        self._pending: int = transport.get_write_buffer_size()
+        self._pending = transport.get_write_buffer_size()
         self._watch: _Watch | None = None
         self.tally = transfer.tally
         self.endless = transfer.endless
@@ -326,14 +358,16 @@ class Through:
         return self._transfer.ahead()
 
 
-def _watch(transport: Any, is_half_open: bool, lose: Callable[[Exception | None], None]) -> _Watch:
+def _watch(
+    transport: Transport, is_half_open: bool, lose: Callable[[Exception | None], None]
+) -> _Watch:
     kind = _BufferedWatch if _lends_buffer(transport.get_protocol()) else _StreamWatch
     watch = kind(transport, is_half_open, lose)
     transport.set_protocol(watch)
     return watch
 
 
-def _lends_buffer(protocol: Any) -> bool:
+def _lends_buffer(protocol: object) -> bool:
     """Tell whether a transport reads into the buffer of a protocol."""
     # Protocols of aiofastnet have both ways, and know which is theirs.
     ask = getattr(protocol, "is_buffered_protocol", None)
@@ -344,14 +378,14 @@ def _lends_buffer(protocol: Any) -> bool:
     return can_lend or isinstance(protocol, asyncio.BufferedProtocol)
 
 
-class _Watch:
+class _Watch(asyncio.BaseProtocol):
     """Stands before a transport's protocol, and tells the call of the end of the connection.
 
     All else is the protocol's, as before: reading goes on, and who waits in `drain` is released.
     """
 
     def __init__(
-        self, transport: Any, is_half_open: bool, lose: Callable[[Exception | None], None]
+        self, transport: Transport, is_half_open: bool, lose: Callable[[Exception | None], None]
     ) -> None:
         self._transport = transport
         self._protocol = transport.get_protocol()
@@ -362,7 +396,7 @@ class _Watch:
             if hasattr(self._protocol, name):
                 setattr(self, name, getattr(self._protocol, name))
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._protocol, name)
 
     def eof_received(self) -> bool | None:

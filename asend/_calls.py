@@ -73,7 +73,7 @@ async def carry_out(
                 await driver.drive(transfer, want, sender, seconds, pace)
         finally:
             transfer.leave()
-    except BaseException as error:
+    except BaseException as error:  # a cancelled call says how far it came, too
         note_sent(error, tally.sent, tally.total)
         raise
     finally:

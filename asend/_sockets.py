@@ -114,7 +114,7 @@ async def sock_sendall(
             sent = sock.send(data) if flags == 0 else sock.send(data, flags)
         except WOULD_BLOCK:
             sent = 0
-        except BaseException as error:
+        except BaseException as error:  # a KeyboardInterrupt says how far it came, too
             note_sent(error, 0, len(data))
             raise
         else:

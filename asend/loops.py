@@ -151,8 +151,7 @@ def _over_uvloop() -> type[UvloopEventLoop]:
 if TYPE_CHECKING:
     import uvloop
 
-    # uvloop's stubs contradict asyncio's in most methods.
-    class UvloopEventLoop(_Sends, uvloop.Loop):  # type: ignore[misc]
+    class UvloopEventLoop(_Sends, uvloop.Loop):  # type: ignore[misc]  # stubs unlike asyncio's
         """`uvloop.Loop`, sending by asend. Looking it up imports uvloop."""
 
 else:  # Type checkers would take every name for one of this module.

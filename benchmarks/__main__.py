@@ -106,12 +106,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
         work = Work(Path(directory), arguments.quick)
         for row in arguments.only:
-            # One row that breaks must not cost the figures of the others.
             try:
                 with contextlib.closing(_cases(row, work)) as cases:
                     for case in cases:
                         report_.add(row, run(case, arguments.rounds))
-            except Exception:
+            except Exception:  # one row that breaks must not cost the figures of the others
                 has_failed = True
                 traceback.print_exc()
     return int(has_failed)

@@ -35,7 +35,7 @@ try:
     import aiofastnet
 except ImportError:
     # It is written in C, and not built for every Python.
-    aiofastnet = None  # type: ignore[assignment]
+    aiofastnet = None  # type: ignore[assignment]  # a module elsewhere
 
 # Streams over asyncio's transports that send bytes as they are, over a socket.
 PLAIN_TRANSPORTS = ["writer-tcp", "writer-unix", "transport", "buffered", "anyio-tcp"]

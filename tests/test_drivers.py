@@ -468,8 +468,7 @@ async def test_a_call_ends_while_all_threads_of_the_executor_are_busy(
     await unix_peer.until_full()
     while zipped.tell() < 2 * STEP_SIZE:
         await asyncio.sleep(0.001)
-    busy = [asyncio.to_thread(may_end.wait, 20) for _ in range(64)]
-    busy = [asyncio.ensure_future(each) for each in busy]  # type: ignore[misc]
+    busy = [asyncio.ensure_future(asyncio.to_thread(may_end.wait, 20)) for _ in range(64)]
     await asyncio.sleep(0)
 
     call.cancel()
@@ -677,7 +676,7 @@ class Recording:
         self.timers: list[asyncio.TimerHandle] = []
 
     def call_later(self, *args: Any, **options: Any) -> asyncio.TimerHandle:
-        timer = super().call_later(*args, **options)  # type: ignore[misc]
+        timer = super().call_later(*args, **options)  # type: ignore[misc]  # the loop's
         if getattr(args[1], "__name__", "") == "_look":
             self.timers.append(timer)
         return timer

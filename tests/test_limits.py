@@ -81,14 +81,14 @@ def test_a_negative_grace_is_refused(value: float) -> None:
 
 def test_no_grace_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="grace must be a number"):
-        Limits(grace=None)  # type: ignore[arg-type]
+        Limits(grace=None)  # type: ignore[arg-type]  # refused
 
 
 def test_limits_are_values() -> None:
     limits = asend.Limits(1, 2, 3)
 
     with pytest.raises(FrozenInstanceError):
-        limits.stall = 5  # type: ignore[misc]
+        limits.stall = 5  # type: ignore[misc]  # it is frozen
 
     assert limits == Limits(stall=1, min_rate=2, grace=3)
     assert len({limits, Limits(1, 2, 3)}) == 1

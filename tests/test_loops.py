@@ -34,11 +34,11 @@ import asend
 from asend import loops
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
     from typing import Any
 
     NewLoop = Callable[[], asyncio.AbstractEventLoop]
-    Call = Callable[[asyncio.AbstractEventLoop], Awaitable[object]]
+    Call = Callable[[asyncio.AbstractEventLoop], Coroutine[Any, Any, object]]
 
 
 def selector_loop() -> asyncio.AbstractEventLoop:
@@ -121,7 +121,7 @@ def test_there_is_no_other_name() -> None:
     with pytest.raises(
         AttributeError, match=r"'asend\.loops' has no attribute 'ProactorEventLoop'"
     ):
-        loops.ProactorEventLoop  # type: ignore[attr-defined]  # noqa: B018
+        loops.ProactorEventLoop  # type: ignore[attr-defined]  # noqa: B018  # the look-up fails
 
 
 def test_a_new_loop_is_uvloops_where_that_is_installed() -> None:
@@ -143,7 +143,7 @@ def test_a_new_loop_is_asyncios_without_uvloop(monkeypatch: pytest.MonkeyPatch) 
     with closing(loops.new_event_loop()) as loop:
         assert type(loop) is loops.SelectorEventLoop
     with pytest.raises(ModuleNotFoundError, match="uvloop"):
-        loops.UvloopEventLoop  # noqa: B018
+        loops.UvloopEventLoop  # noqa: B018  # the look-up fails
 
 
 @pytest.mark.usefixtures("uvloop_to_be_found")
@@ -337,7 +337,7 @@ async def file_on_closed(loop: asyncio.AbstractEventLoop) -> None:
 
 async def all_of_text(loop: asyncio.AbstractEventLoop) -> None:
     with pair() as sock:
-        await loop.sock_sendall(sock, "text")  # type: ignore[arg-type]
+        await loop.sock_sendall(sock, "text")  # type: ignore[arg-type]  # refused
 
 
 async def all_to_nobody(loop: asyncio.AbstractEventLoop) -> None:
@@ -348,7 +348,7 @@ async def all_to_nobody(loop: asyncio.AbstractEventLoop) -> None:
 
 async def file_of_text(loop: asyncio.AbstractEventLoop) -> None:
     with pair() as sock, Path(__file__).open() as file:
-        await loop.sock_sendfile(sock, file)  # type: ignore[arg-type]
+        await loop.sock_sendfile(sock, file)  # type: ignore[arg-type]  # refused
 
 
 async def file_by_datagrams(loop: asyncio.AbstractEventLoop) -> None:
@@ -391,7 +391,7 @@ def stream_with(offset: Any, count: Any) -> Call:
 async def stream_of_text(loop: asyncio.AbstractEventLoop) -> None:
     async with connected(loop) as (transport, _):
         with Path(__file__).open() as file:
-            await loop.sendfile(transport, file)  # type: ignore[arg-type]
+            await loop.sendfile(transport, file)  # type: ignore[arg-type]  # refused
 
 
 async def stream_that_closes(loop: asyncio.AbstractEventLoop) -> None:
@@ -436,7 +436,7 @@ def error_on(new_loop: NewLoop, call: Call, *, debug: bool) -> tuple[type, str]:
         asyncio.Runner(loop_factory=new_loop, debug=debug) as runner,
         pytest.raises(Exception) as caught,  # noqa: PT011  # it is what is compared
     ):
-        runner.run(call(runner.get_loop()))  # type: ignore[arg-type]
+        runner.run(call(runner.get_loop()))
     return caught.type, str(caught.value)
 
 
@@ -472,7 +472,7 @@ TIMED = pytest.mark.parametrize("timed", [all_with_timeout, file_with_timeout])
 @TIMED
 @pytest.mark.parametrize("seconds", [None, 5.0])
 def test_a_socket_that_may_block_is_refused_in_debug_mode(
-    timed: Callable[..., Awaitable[None]], seconds: float | None, new_loop: NewLoop
+    timed: Callable[..., Coroutine[Any, Any, None]], seconds: float | None, new_loop: NewLoop
 ) -> None:
     call = functools.partial(timed, seconds=seconds)
 
@@ -485,7 +485,7 @@ def test_a_socket_that_may_block_is_refused_in_debug_mode(
 @ON_BOTH
 @TIMED
 def test_a_blocking_socket_is_always_refused(
-    timed: Callable[..., Awaitable[None]], new_loop: NewLoop
+    timed: Callable[..., Coroutine[Any, Any, None]], new_loop: NewLoop
 ) -> None:
     """Without debug mode asyncio takes it, and blocks."""
     call = functools.partial(timed, seconds=None)

@@ -405,7 +405,7 @@ async def test_what_progress_raises_after_a_wait_comes_out(
     async def run() -> None:
         try:
             await send(peer.sock, progress=progress)
-        except BaseException as raised:
+        except BaseException as raised:  # whatever progress raises
             caught.append(raised)
 
     async with anyio.create_task_group() as group:
@@ -471,7 +471,7 @@ async def test_a_cancelled_call_is_exact_at_every_wait(waits: int, send: Send, p
     async def run() -> None:
         try:
             await send(peer.sock, progress=counted.append)
-        except BaseException as error:
+        except BaseException as error:  # a cancellation, whatever its class here
             caught.append(error)
             raise
 

@@ -97,9 +97,9 @@ class Call:
         with self.scope:
             try:
                 self.result = await self._send()
-            except Exception as error:
+            except Exception as error:  # how it ended, whatever that is
                 self.error = error
-            except BaseException as error:
+            except BaseException as error:  # a cancellation, which its scope is to have
                 self.error = error
                 raise
             finally:
@@ -320,7 +320,7 @@ async def test_files_that_are_no_plain_descriptor_are_read_and_sent(ends: Ends, 
     async with anyio.create_task_group() as group:
         group.start_soon(receive)
         results.append(await asend.sendfile(ends.stream, memory, 100))
-        results.append(await asend.sendfile(ends.stream, opaque, 5))  # type: ignore[arg-type]
+        results.append(await asend.sendfile(ends.stream, opaque, 5))
         results.append(await asend.sendfile(ends.stream, source))
         results.append(await asend.sendfile(ends.stream, status))
     positions = [memory.tell(), opaque.tell(), source.tell()]
@@ -1157,13 +1157,13 @@ async def test_wrong_arguments_are_refused_and_change_nothing(
     await refused(stream, ValueError, "NaN", timeout=float("nan"))
     await refused(stream, TypeError, "limits", limits=5)
     with pytest.raises(TypeError, match="progress must be callable"):
-        await asend.sendall(stream, b"refused", progress=5)  # type: ignore[arg-type]
+        await asend.sendall(stream, b"refused", progress=5)  # type: ignore[arg-type]  # refused
     with pytest.raises(TypeError, match="bytes-like"):
-        await asend.sendall(stream, "text")  # type: ignore[arg-type]
+        await asend.sendall(stream, "text")  # type: ignore[arg-type]  # refused
     with pytest.raises(BufferError):
         await asend.sendall(stream, memoryview(b"every second")[::2])
     with path.open("r") as text, pytest.raises(ValueError, match="binary mode"):
-        await asend.sendfile(stream, text)  # type: ignore[arg-type]
+        await asend.sendfile(stream, text)  # type: ignore[arg-type]  # refused
     with pytest.raises(ValueError, match="offset"):
         await asend.sendfile(stream, file, -1)
     with pytest.raises(ValueError, match="count"):

@@ -119,8 +119,7 @@ async def _hand_over(
                     transfer.tally.add(block.nbytes)
         except anyio.get_cancelled_exc_class():
             raise
-        except BaseException as raised:
-            # Not out of the task group, which would wrap it in an ExceptionGroup.
+        except BaseException as raised:  # a task group would wrap it in an ExceptionGroup
             error = raised
         others.cancel_scope.cancel()
     if error is not None:
@@ -167,8 +166,7 @@ async def _drive(transfer: Transfer, want: int, sender: Sender, pace: Pace | Non
             await (pump.run() if pace is None else pump.run_watched(pace))
         except anyio.get_cancelled_exc_class():
             raise
-        except BaseException as raised:
-            # Not out of the task group, which would wrap it in an ExceptionGroup.
+        except BaseException as raised:  # a task group would wrap it in an ExceptionGroup
             error = raised
         finally:
             # What is left is clean-up, which takes turns of the loop.

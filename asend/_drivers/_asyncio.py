@@ -174,8 +174,7 @@ class _Pump:
             want = self._transfer.step()
             if want != SOCKET or not self._is_writing:
                 self._wait_for(want)
-        except BaseException as error:
-            # Whatever it is, it belongs to the call, not to the loop whose callback this is.
+        except BaseException as error:  # the call's, not the loop's whose callback this is
             self._end(error)
 
     def _wait_for(self, want: int) -> None:

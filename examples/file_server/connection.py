@@ -35,7 +35,7 @@ async def serve_connection(sock: socket.socket, root: str) -> None:
         await _answer_requests(sock, root)
     except (ConnectionError, TimeoutError):
         pass  # Clients go away, and slow ones are left: nothing to be told about.
-    except Exception:
+    except Exception:  # it ends this connection, not the server
         logger.exception("a connection ended by an error")
 
 

@@ -113,7 +113,7 @@ def _open_file(path: str, request: Request) -> Response:
         if not stat.S_ISREG(status.st_mode):
             raise FileNotFoundError(path)
         return _file_response(file, path, status, request)
-    except BaseException:
+    except BaseException:  # no response was made that would close it
         file.close()
         raise
 

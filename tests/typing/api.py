@@ -42,11 +42,11 @@ async def sends_buffers(sock: socket.socket) -> None:
     await asend.sock_sendall(
         sock, b"data", timeout=0.5, limits=asend.Limits(), progress=Counter().update
     )
-    await asend.sock_sendall(sock, "text")  # type: ignore[arg-type]
-    await asend.sock_sendall(sock, b"data", timeout="5")  # type: ignore[arg-type]
-    await asend.sock_sendall(sock, b"data", progress=5)  # type: ignore[arg-type]
-    await asend.sock_sendall(sock, b"data", 0, 5)  # type: ignore[call-arg]
-    await asend.sock_sendall(sock.fileno(), b"data")  # type: ignore[arg-type]
+    await asend.sock_sendall(sock, "text")  # type: ignore[arg-type]  # no bytes
+    await asend.sock_sendall(sock, b"data", timeout="5")  # type: ignore[arg-type]  # no number
+    await asend.sock_sendall(sock, b"data", progress=5)  # type: ignore[arg-type]  # not callable
+    await asend.sock_sendall(sock, b"data", 0, 5)  # type: ignore[call-arg]  # only by name
+    await asend.sock_sendall(sock.fileno(), b"data")  # type: ignore[arg-type]  # no socket
 
 
 def pieces() -> Iterator[bytes | memoryview]:
@@ -69,8 +69,8 @@ async def sends_vectors(sock: socket.socket) -> None:
         progress=print,
     )
     await asend.sock_sendmsg(sock, ancdata=[(1, 2, b"")], flags=0, buffers=[])
-    await asend.sock_sendmsg(sock, "text")  # type: ignore[arg-type]
-    await asend.sock_sendmsg(sock, [b"one"], [(1, 2)])  # type: ignore[list-item]
+    await asend.sock_sendmsg(sock, "text")  # type: ignore[arg-type]  # no buffers
+    await asend.sock_sendmsg(sock, [b"one"], [(1, 2)])  # type: ignore[list-item]  # no data
 
 
 async def sends_files(sock: socket.socket, path: Path) -> None:
@@ -95,9 +95,9 @@ async def sends_files(sock: socket.socket, path: Path) -> None:
         progress=lambda nbytes: None,
     )
     with path.open() as text:
-        await asend.sock_sendfile(sock, text)  # type: ignore[arg-type]
-    await asend.sock_sendfile(sock, path)  # type: ignore[arg-type]
-    await asend.sock_sendfile(sock, Reader(), 0, None, False)  # type: ignore[call-arg]
+        await asend.sock_sendfile(sock, text)  # type: ignore[arg-type]  # it reads str
+    await asend.sock_sendfile(sock, path)  # type: ignore[arg-type]  # no file object
+    await asend.sock_sendfile(sock, Reader(), 0, None, False)  # type: ignore[call-arg]  # only by name
 
 
 async def sends_on_trio_sockets(sock: trio.socket.SocketType) -> None:
@@ -112,9 +112,9 @@ def keeps_limits() -> None:
     assert_type(limits.min_rate, float | None)
     assert_type(limits.grace, float)
     asend.Limits(None, None, 5.0)
-    asend.Limits(grace=None)  # type: ignore[arg-type]
-    asend.Limits(stall="1")  # type: ignore[arg-type]
-    limits.stall = 5  # type: ignore[misc]
+    asend.Limits(grace=None)  # type: ignore[arg-type]  # no number
+    asend.Limits(stall="1")  # type: ignore[arg-type]  # no number
+    limits.stall = 5  # type: ignore[misc]  # it is frozen
 
 
 async def catches_errors(sock: socket.socket) -> None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
     from ._arguments import AnySocket, BinaryFile, SocketTimeout
-    from ._wants import Transfer
+    from ._wants import Build
 
 
 async def sock_sendall(
@@ -258,7 +258,7 @@ def _file(
 
 async def _deliver(
     sock: AnySocket,
-    build: Callable[[socket], Transfer],
+    build: Build,
     timeout: float | SocketTimeout | None,
     limits: Limits | None,
     progress: Callable[[int], object] | None,

@@ -6,13 +6,17 @@ a driver waits for that and knows no bytes. This is all that the two know of eac
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from ._arguments import BinaryFile
     from ._tally import Tally
+
+    # Makes a transfer on the socket to call `send` of, or on what stands for one.
+    Build: TypeAlias = Callable[[socket.socket], "Transfer"]
 
 # Bits, so that "send on, and read the next block meanwhile" is SOCKET | FILE.
 DONE = 0

@@ -29,7 +29,7 @@ from asend._files import FileTransfer
 from asend._transfers import STEP_SIZE, Octets, Vectors
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
     from typing import Any
 
 ROOT = Path(__file__).parent.parent
@@ -455,6 +455,16 @@ def zipped(tmp_path: Path) -> Iterator[gzip.GzipFile]:
         yield file
 
 
+async def start_reading(
+    zipped: gzip.GzipFile, call: Coroutine[Any, Any, object]
+) -> asyncio.Task[object]:
+    """Start a call, and wait until it has read two blocks."""
+    task = asyncio.ensure_future(call)
+    while zipped.tell() < 2 * STEP_SIZE:
+        await asyncio.sleep(0.001)
+    return task
+
+
 @pytest.mark.anyio
 @on_asyncio
 async def test_a_call_ends_while_all_threads_of_the_executor_are_busy(
@@ -462,12 +472,10 @@ async def test_a_call_ends_while_all_threads_of_the_executor_are_busy(
 ) -> None:
     may_end = threading.Event()
     counted: list[int] = []
-    call = asyncio.ensure_future(
-        asend.sock_sendfile(unix_peer.sock, zipped, progress=counted.append)
+    call = await start_reading(
+        zipped, asend.sock_sendfile(unix_peer.sock, zipped, progress=counted.append)
     )
     await unix_peer.until_full()
-    while zipped.tell() < 2 * STEP_SIZE:
-        await asyncio.sleep(0.001)
     busy = [asyncio.ensure_future(asyncio.to_thread(may_end.wait, 20)) for _ in range(64)]
     await asyncio.sleep(0)
 
@@ -488,12 +496,10 @@ async def test_the_position_is_set_though_no_thread_can_be_started(
 ) -> None:
     """As Python has it while the program ends."""
     counted: list[int] = []
-    call = asyncio.ensure_future(
-        asend.sock_sendfile(unix_peer.sock, zipped, progress=counted.append)
+    call = await start_reading(
+        zipped, asend.sock_sendfile(unix_peer.sock, zipped, progress=counted.append)
     )
     await unix_peer.until_full()
-    while zipped.tell() < 2 * STEP_SIZE:
-        await asyncio.sleep(0.001)
 
     def start(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -522,10 +528,8 @@ async def test_a_call_that_is_cancelled_twice_still_says_how_far_it_came(
             raise
 
     notes: list[str] = []
-    call = asyncio.ensure_future(run())
+    call = await start_reading(zipped, run())
     await unix_peer.until_full()
-    while zipped.tell() < 2 * STEP_SIZE:
-        await asyncio.sleep(0.001)
     call.cancel()
     await asyncio.sleep(0)
     call.cancel()
@@ -554,9 +558,7 @@ async def test_a_transport_is_left_in_the_thread_of_its_loop(
     )
     unix_peer.sock.close()
     counted: list[int] = []
-    call = asyncio.ensure_future(asend.sendfile(transport, zipped, progress=counted.append))
-    while zipped.tell() < 2 * STEP_SIZE:
-        await asyncio.sleep(0.001)
+    call = await start_reading(zipped, asend.sendfile(transport, zipped, progress=counted.append))
     unix_peer.other.shutdown(socket.SHUT_WR)
     await asyncio.sleep(0.01)
 

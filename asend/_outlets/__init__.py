@@ -18,12 +18,11 @@ from ._plain import SocketOutlet
 from ._transports import TransportOutlet, is_transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from .._drivers import Driver
     from .._limits import Limits
-    from .._wants import Transfer
+    from .._wants import Build
 
 
 class Outlet(Protocol):
@@ -33,11 +32,7 @@ class Outlet(Protocol):
     is_plain: bool
 
     async def deliver(
-        self,
-        driver: Driver,
-        build: Callable[[socket.socket], Transfer],
-        seconds: float | None,
-        limits: Limits | None,
+        self, driver: Driver, build: Build, seconds: float | None, limits: Limits | None
     ) -> int:
         """Send the transfer that `build` makes on what it is given to call `send` of.
 

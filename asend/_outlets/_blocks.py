@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .._drivers import Driver
     from .._limits import Limits, Pace
-    from .._wants import Transfer
+    from .._wants import Build, Transfer
 
 # The streams that calls are sending on, by their id.
 _busy: set[int] = set()
@@ -30,11 +30,7 @@ class BlockOutlet:
         self._send = send
 
     async def deliver(
-        self,
-        driver: Driver,
-        build: Callable[[socket.socket], Transfer],
-        seconds: float | None,
-        limits: Limits | None,
+        self, driver: Driver, build: Build, seconds: float | None, limits: Limits | None
     ) -> int:
         key = id(self._stream)
         if key in _busy:

@@ -15,14 +15,13 @@ from .._errors import BusyResourceError
 from .._senders import Sender, is_busy
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from .._arguments import AnySocket
     from .._drivers import Driver
     from .._limits import Limits
-    from .._wants import Transfer
+    from .._wants import Build
 
 
 def guarded(guard: AbstractContextManager[object]) -> AbstractContextManager[object]:
@@ -95,11 +94,7 @@ class SocketOutlet:
         self._wakes = wakes
 
     async def deliver(
-        self,
-        driver: Driver,
-        build: Callable[[socket.socket], Transfer],
-        seconds: float | None,
-        limits: Limits | None,
+        self, driver: Driver, build: Build, seconds: float | None, limits: Limits | None
     ) -> int:
         check_open(self._sock)
         check_mode(self._sock)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from .._drivers import Driver
     from .._limits import Limits
-    from .._wants import FilePart, Transfer
+    from .._wants import Build, FilePart, Transfer
 
 # Whose transports send what is written and nothing else, unless they encrypt.
 _KNOWN = {"asyncio", "uvloop", "aiofastnet"}
@@ -121,11 +121,7 @@ class TransportOutlet:
         self.is_plain = _traits(type(transport)).is_known and not self._encrypts
 
     async def deliver(
-        self,
-        driver: Driver,
-        build: Callable[[socket.socket], Transfer],
-        seconds: float | None,
-        limits: Limits | None,
+        self, driver: Driver, build: Build, seconds: float | None, limits: Limits | None
     ) -> int:
         end = self._check(driver)
         if is_busy(end):

@@ -29,15 +29,18 @@ HolderT = TypeVar("HolderT", bound=Holder, contravariant=True)
 class Waiter(Protocol[HolderT]):
     """Who waits, on what a holder of this kind holds."""
 
-    def drive(
-        self,
-        transfer: Transfer,
-        want: int,
-        sender: HolderT,
-        seconds: float | None,
-        pace: Pace | None,
-    ) -> Coroutine[None, None, None]:
-        """Wait for what the transfer wants, and step, until it is done."""
+    async def drive(
+        self, transfer: Transfer, want: int, sender: HolderT, pace: Pace | None
+    ) -> None:
+        """Wait for what the transfer wants, and step, until it is done.
+
+        Raises:
+            TimeoutError: A limit is broken.
+            Exception: Whatever a step raises.
+        """
+
+    async def within(self, seconds: float, call: Coroutine[object, object, None]) -> None:
+        """Await a call; end it with TimeoutError when its total time has passed."""
 
     async def in_thread(self, function: Callable[[], None]) -> None:
         """Run a clean-up that blocks, to its end even if this task is cancelled."""
@@ -70,7 +73,8 @@ async def carry_out(
                     raise timed_out(0)
                 transfer.hold(sender.hold())
                 pace = None if limits is None else Pace(limits, tally)
-                await driver.drive(transfer, want, sender, seconds, pace)
+                call = driver.drive(transfer, want, sender, pace)
+                await (call if seconds is None else driver.within(seconds, call))
         finally:
             transfer.leave()
     except BaseException as error:  # a cancelled call says how far it came, too

@@ -46,45 +46,23 @@ async def in_thread(function: Callable[[], None]) -> None:
         await anyio.to_thread.run_sync(function, limiter=anyio.CapacityLimiter(1))
 
 
-def drive(
-    transfer: Transfer, want: int, sender: Sender, seconds: float | None, pace: Pace | None
-) -> Coroutine[None, None, None]:
-    """Wait for what the transfer wants, and step, until it is done.
-
-    Raises:
-        TimeoutError: The total time has passed, or a limit is broken.
-        Exception: Whatever a step raises.
-    """
-    call = _drive(transfer, want, sender, pace)
-    return call if seconds is None else _within(seconds, call)
-
-
-async def _within(seconds: float, call: Coroutine[None, None, None]) -> None:
+async def within(seconds: float, call: Coroutine[object, object, None]) -> None:
+    """Await a call; end it with TimeoutError when its total time has passed."""
     with anyio.move_on_after(seconds) as limit:
         await call
     if limit.cancelled_caught:
         raise timed_out(seconds)
 
 
-def hand_over(
-    transfer: Transfer,
-    send: Callable[[memoryview], Awaitable[object]],
-    seconds: float | None,
-    pace: Pace | None,
-) -> Coroutine[None, None, None]:
+async def hand_over(
+    transfer: Transfer, send: Callable[[memoryview], Awaitable[object]], pace: Pace | None
+) -> None:
     """Send block by block by `send`, on trio and on asyncio, and read the next one meanwhile.
 
     Raises:
-        TimeoutError: The total time has passed, or a limit is broken.
+        TimeoutError: A limit is broken.
         Exception: What reading or `send` raises.
     """
-    call = _hand_over(transfer, send, pace)
-    return call if seconds is None else _within(seconds, call)
-
-
-async def _hand_over(
-    transfer: Transfer, send: Callable[[memoryview], Awaitable[object]], pace: Pace | None
-) -> None:
     error: BaseException | None = None
 
     async def watch(pace: Pace) -> None:
@@ -152,7 +130,8 @@ class _Loads:
         self._loaded.set()
 
 
-async def _drive(transfer: Transfer, want: int, sender: Sender, pace: Pace | None) -> None:
+async def drive(transfer: Transfer, want: int, sender: Sender, pace: Pace | None) -> None:
+    """Wait for what the transfer wants, and step, until it is done."""
     # Most calls never want a file: a task group would double what they cost while they wait.
     while want == SOCKET and pace is None:
         await _wait_writable(sender)

@@ -74,20 +74,8 @@ async def in_thread(function: Callable[[], None]) -> None:
         await asyncio.shield(over)
 
 
-def drive(
-    transfer: Transfer, want: int, sender: Sender, seconds: float | None, pace: Pace | None
-) -> Coroutine[None, None, None]:
-    """Wait for what the transfer wants, and step, until it is done.
-
-    Raises:
-        TimeoutError: The total time has passed, or a limit is broken.
-        Exception: Whatever a step raises.
-    """
-    call = _pump(transfer, want, sender, pace)
-    return call if seconds is None else _within(seconds, call)
-
-
-async def _within(seconds: float, call: Coroutine[None, None, None]) -> None:
+async def within(seconds: float, call: Coroutine[object, object, None]) -> None:
+    """Await a call; end it with TimeoutError when its total time has passed."""
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
@@ -98,7 +86,8 @@ async def _within(seconds: float, call: Coroutine[None, None, None]) -> None:
         raise
 
 
-async def _pump(transfer: Transfer, want: int, sender: Sender, pace: Pace | None) -> None:
+async def drive(transfer: Transfer, want: int, sender: Sender, pace: Pace | None) -> None:
+    """Wait for what the transfer wants, and step, until it is done."""
     pump = _Pump(transfer, sender)
     try:
         if pump.start(want):

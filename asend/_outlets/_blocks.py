@@ -50,21 +50,18 @@ class _Blocks:
     type = socket.SOCK_STREAM
 
     def __init__(self, driver: Driver, send: Callable[[memoryview], Awaitable[object]]) -> None:
+        # Where such streams are, anyio is.
+        from .._drivers import _anyio
+
         self._send = send
+        self._hand_over = _anyio.hand_over
+        self.within = _anyio.within
         self.in_thread = driver.in_thread
 
     def hold(self) -> socket.socket:
         return cast("socket.socket", self)
 
     def drive(
-        self,
-        transfer: Transfer,
-        want: int,
-        sender: object,
-        seconds: float | None,
-        pace: Pace | None,
+        self, transfer: Transfer, want: int, sender: object, pace: Pace | None
     ) -> Coroutine[None, None, None]:
-        # Where such streams are, anyio is.
-        from .._drivers import _anyio
-
-        return _anyio.hand_over(transfer, self._send, seconds, pace)
+        return self._hand_over(transfer, self._send, pace)

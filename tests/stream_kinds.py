@@ -12,7 +12,7 @@ import ssl
 import struct
 import tempfile
 from dataclasses import dataclass, field
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from itertools import product
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -344,16 +344,16 @@ def of_writer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, far: F
     return ends
 
 
+async def read_exactly(receive: Callable[[], Awaitable[bytes]], nbytes: int) -> bytes:
+    found = b""
+    while len(found) < nbytes:
+        found += await receive()
+    return found
+
+
 def of_anyio(stream: anyio.abc.ByteStream, far: Far) -> Ends:
-    async def read(nbytes: int) -> bytes:
-        found = b""
-        while len(found) < nbytes:
-            found += await stream.receive()
-        return found
-
-    async def abort() -> None:
-        await anyio.aclose_forcefully(stream)
-
+    read = partial(read_exactly, stream.receive)
+    abort = partial(anyio.aclose_forcefully, stream)
     sock = stream.extra(anyio.abc.SocketAttribute.raw_socket)
     is_plain = not isinstance(stream, TLSStream)
     ends = Ends(
@@ -366,15 +366,8 @@ def of_anyio(stream: anyio.abc.ByteStream, far: Far) -> Ends:
 
 
 def of_trio(stream: Any, sock: socket.socket, far: Far) -> Ends:
-    async def read(nbytes: int) -> bytes:
-        found = b""
-        while len(found) < nbytes:
-            found += await stream.receive_some()
-        return found
-
-    async def abort() -> None:
-        await trio.aclose_forcefully(stream)
-
+    read = partial(read_exactly, stream.receive_some)
+    abort = partial(trio.aclose_forcefully, stream)
     is_plain = not isinstance(stream, trio.SSLStream)
     return Ends(
         stream, far, sock.fileno(), stream.send_all, read, stream.aclose, abort, is_plain=is_plain

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -756,6 +756,17 @@ class Unreadable(io.BytesIO):
         return super().read(size)
 
 
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Leave cycles alone, after one last look for them."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def transfers_alive() -> list[object]:
     return [o for o in gc.get_objects() if isinstance(o, (Octets, Vectors, FileTransfer))]
 
@@ -767,9 +778,7 @@ async def test_a_call_that_waited_leaves_no_cycle(
     ending: str, send: Callable[..., Any], unix_peer: Peer
 ) -> None:
     """A server that fails many calls must not keep their buffers until the next collection."""
-    gc.collect()
-    gc.disable()
-    try:
+    with no_collection():
         options: dict[str, Any] = {
             "stalled": {"limits": asend.Limits(stall=0.05)},
             "timed out": {"timeout": 0.05},
@@ -793,8 +802,6 @@ async def test_a_call_that_waited_leaves_no_cycle(
         # The loop lets go of its last callback a turn later.
         await asyncio.sleep(0)
         left = len(transfers_alive())
-    finally:
-        gc.enable()
 
     assert (was_alive, left) == (1, 0)
 
@@ -805,9 +812,7 @@ async def test_a_call_that_waited_leaves_no_cycle(
 async def test_a_file_that_cannot_be_read_leaves_no_cycle(is_heard: bool, unix_peer: Peer) -> None:
     """Its error waits for what was read before; the call may end before it is raised."""
     file = Unreadable(DATA)
-    gc.collect()
-    gc.disable()
-    try:
+    with no_collection():
 
         async def run() -> None:
             with suppress(OSError, asyncio.CancelledError):
@@ -825,7 +830,5 @@ async def test_a_file_that_cannot_be_read_leaves_no_cycle(is_heard: bool, unix_p
         del task
         await asyncio.sleep(0)
         left = len(transfers_alive())
-    finally:
-        gc.enable()
 
     assert left == 0

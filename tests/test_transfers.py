@@ -411,13 +411,16 @@ def test_short_reads_are_not_the_end() -> None:
     assert sock.taken == DATA
 
 
-def test_a_read_error_comes_after_the_bytes_before_it() -> None:
-    class Broken(Stream):
-        def read(self, size: int = -1, /) -> bytes:
-            if self.asked:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            return super().read(size)
+class Broken(Stream):
+    """Fails at its second read."""
 
+    def read(self, size: int = -1, /) -> bytes:
+        if self.asked:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(size)
+
+
+def test_a_read_error_comes_after_the_bytes_before_it() -> None:
     sock = ScriptedSocket(10, EAGAIN, 5)
     transfer = file_transfer(sock, Broken(DATA))
 
@@ -473,12 +476,6 @@ def test_what_is_left_of_an_object_is_handed_over_block_by_block(kind: Any, step
 
 
 def test_a_read_error_comes_out_when_what_was_before_it_is_handed_over() -> None:
-    class Broken(Stream):
-        def read(self, size: int = -1, /) -> bytes:
-            if self.asked:
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            return super().read(size)
-
     transfer = file_transfer(ScriptedSocket(), Broken(DATA))
 
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):

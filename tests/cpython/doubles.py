@@ -13,7 +13,7 @@ import asend
 from asend import loops
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 _calls = 0
 
@@ -69,28 +69,27 @@ async def _sendmsg_short(sock: Any, buffers: Any, *arguments: Any, **options: An
     options["progress"](1)
 
 
-async def _sendfile_short(
-    sock: Any, file: Any, offset: Any = 0, count: Any = None, **options: Any
-) -> int:
-    asked = await _sendfile_nothing(sock, file, offset, count)
-    await _sendfile(sock, file, offset, asked - 1, **options)
-    file.seek(offset + asked)
-    return asked
+def _short(genuine: Callable[..., Awaitable[int]]) -> Callable[..., Awaitable[int]]:
+    async def sendfile(
+        end: Any, file: Any, offset: Any = 0, count: Any = None, **options: Any
+    ) -> int:
+        asked = await _sendfile_nothing(end, file, offset, count)
+        await genuine(end, file, offset, asked - 1, **options)
+        file.seek(offset + asked)
+        return asked
 
-
-async def _stream_sendfile_short(
-    stream: Any, file: Any, offset: Any = 0, count: Any = None, **options: Any
-) -> int:
-    asked = await _sendfile_nothing(stream, file, offset, count)
-    await _stream_sendfile(stream, file, offset, asked - 1, **options)
-    file.seek(offset + asked)
-    return asked
+    return sendfile
 
 
 # Each lies: it says that all was sent.
 BROKEN = {
     "sends-nothing": (_sendall_nothing, _sendmsg_nothing, _sendfile_nothing, _sendfile_nothing),
-    "drops-last-byte": (_sendall_short, _sendmsg_short, _sendfile_short, _stream_sendfile_short),
+    "drops-last-byte": (
+        _sendall_short,
+        _sendmsg_short,
+        _short(_sendfile),
+        _short(_stream_sendfile),
+    ),
 }
 
 

@@ -21,8 +21,10 @@ from processes import FILE_SERVER, PATIENCE, Client, ask, port_of, run, started,
 import asend
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from types import ModuleType
+
+    Answer = Callable[..., bytes]
 
 DIGITS = b"0123456789"
 BIG = 64 * 1024 * 1024
@@ -732,38 +734,36 @@ def read_all(sock: socket.socket) -> bytes:
         return file.read()
 
 
+@pytest.fixture
+def answer(
+    connection: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    pair: tuple[socket.socket, socket.socket],
+    root: Path,
+) -> Answer:
+    """All that a connection answers to what is sent at once, with its constants changed."""
+
+    def answer(sent: bytes, **constants: object) -> bytes:
+        ours, theirs = pair
+        for name, value in constants.items():
+            monkeypatch.setattr(connection, name, value)
+        theirs.sendall(sent)
+        finish(connection.serve_connection(ours, str(root)))
+        ours.close()
+        return read_all(theirs)
+
+    return answer
+
+
 @pytest.mark.parametrize("sent", [b"", b"\r\n\r\n", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n"])
-def test_a_request_that_does_not_come_is_not_waited_for(
-    connection: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    pair: tuple[socket.socket, socket.socket],
-    root: Path,
-    sent: bytes,
-) -> None:
-    ours, theirs = pair
-    monkeypatch.setattr(connection, "HEADER_SECONDS", 0.05)
-    theirs.sendall(sent)
-
-    finish(connection.serve_connection(ours, str(root)))
-
-    ours.close()
-    assert read_all(theirs) == b""
+def test_a_request_that_does_not_come_is_not_waited_for(sent: bytes, answer: Answer) -> None:
+    assert answer(sent, HEADER_SECONDS=0.05) == b""
 
 
-def test_a_second_request_that_does_not_come_is_not_waited_for(
-    connection: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    pair: tuple[socket.socket, socket.socket],
-    root: Path,
-) -> None:
-    ours, theirs = pair
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.05)
-    theirs.sendall(b"GET /digits.txt HTTP/1.1\r\nHost: x\r\n\r\n")
+def test_a_second_request_that_does_not_come_is_not_waited_for(answer: Answer) -> None:
+    received = answer(b"GET /digits.txt HTTP/1.1\r\nHost: x\r\n\r\n", IDLE_SECONDS=0.05)
 
-    finish(connection.serve_connection(ours, str(root)))
-
-    ours.close()
-    assert read_all(theirs).endswith(b"\r\n\r\n" + DIGITS)
+    assert received.endswith(b"\r\n\r\n" + DIGITS)
 
 
 def test_a_second_request_has_to_come_as_fast_as_the_first(
@@ -788,20 +788,12 @@ def test_a_second_request_has_to_come_as_fast_as_the_first(
     finish(stop_in_the_middle())
 
 
-def test_a_client_that_stops_reading_is_left(
-    connection: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    pair: tuple[socket.socket, socket.socket],
-    root: Path,
-) -> None:
-    ours, theirs = pair
-    monkeypatch.setattr(connection, "BODY_LIMITS", asend.Limits(stall=0.1))
-    theirs.sendall(b"GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n")
+def test_a_client_that_stops_reading_is_left(answer: Answer) -> None:
+    limits = asend.Limits(stall=0.1)
 
-    finish(connection.serve_connection(ours, str(root)))
+    received = answer(b"GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n", BODY_LIMITS=limits)
 
-    ours.close()
-    assert 0 < len(read_all(theirs)) < BIG
+    assert 0 < len(received) < BIG
 
 
 def test_a_client_that_never_closes_is_not_waited_for(

@@ -14,7 +14,8 @@ from weakref import WeakValueDictionary
 
 from ._arguments import as_octets, is_seekable
 from ._residency import PageCache
-from ._transfers import STEP_SIZE, WOULD_BLOCK
+from ._tally import STEP_SIZE
+from ._transfers import WOULD_BLOCK
 from ._wants import DONE, FILE, SOCKET
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class ByCopy:
             if not self._block.nbytes:
                 return DONE
         try:
-            sent = self.sock.send(self._block[self._at :])
+            sent = self.sock.send(self._block[self._at : self._at + tally.most])
         except WOULD_BLOCK:
             return SOCKET | self._ahead()
         self._at += sent

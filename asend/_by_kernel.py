@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from ._errors import SendfileNotAvailableError
 from ._residency import PageCache
-from ._transfers import STEP_SIZE, WOULD_BLOCK
+from ._tally import STEP_SIZE
+from ._transfers import WOULD_BLOCK
 from ._wants import DONE, FILE, SOCKET
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class ByKernel:
         position = self._start + tally.sent
         if self._is_end(position):
             return DONE
-        nbytes = min(STEP_SIZE, self._stop() - position)
+        nbytes = min(tally.most, self._stop() - position)
         if position < self._loaded_to:
             nbytes = min(nbytes, self._loaded_to - position)
         if self._is_cold(position, nbytes):

@@ -10,6 +10,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING
 
+from ._tally import STEP_SIZE
 from ._wants import DONE, SOCKET
 
 if TYPE_CHECKING:
@@ -18,11 +19,6 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
     from ._tally import Tally
-
-# The most bytes that one step moves before the event loop gets its turn. Larger steps are no faster
-# than the noise, and hold the loop longer: 1.1 ms with this, 4.2 ms with 4 MiB (row "steps" of
-# benchmarks/results); smaller ones take more turns for the same bytes.
-STEP_SIZE = 256 * 1024
 
 # Up to here a send is tried before anything is built, and on loops that cannot tell cheaply
 # whether a transport owns the socket, without asking (see `admit` of the driver of asyncio).
@@ -39,7 +35,7 @@ _MOST_BUFFERS = os.sysconf("SC_IOV_MAX") if hasattr(os, "sysconf") else 16
 class Octets:
     """One buffer, sent by `socket.send`."""
 
-    __slots__ = ("_flags", "_sock", "_step", "_view", "tally")
+    __slots__ = ("_flags", "_is_cut", "_sock", "_view", "tally")
     endless = False
     closes_slowly = False
 
@@ -48,15 +44,15 @@ class Octets:
         self._view = view
         self._flags = flags
         # A datagram is one message, whatever its size. (The type is slow to ask for.)
-        is_cut = view.nbytes > STEP_SIZE and sock.type == socket.SOCK_STREAM
-        self._step = STEP_SIZE if is_cut else view.nbytes
+        self._is_cut = view.nbytes > STEP_SIZE and sock.type == socket.SOCK_STREAM
         self.tally = tally
 
     def step(self) -> int:
         """Send once; an empty buffer too, so that a dead peer shows."""
         tally = self.tally
+        end = tally.sent + tally.most if self._is_cut else None
         try:
-            sent = self._sock.send(self._view[tally.sent : tally.sent + self._step], self._flags)
+            sent = self._sock.send(self._view[tally.sent : end], self._flags)
         except WOULD_BLOCK:
             return SOCKET
         tally.add(sent)
@@ -125,7 +121,7 @@ class Vectors:
         if self._is_whole:
             # One message, that the kernel takes or refuses.
             return list(self._left)
-        room, batch = STEP_SIZE, []
+        room, batch = self.tally.most, []
         for view in self._left:
             batch.append(view[:room])
             room -= view.nbytes

@@ -18,8 +18,8 @@ from ._files import FileTransfer, kernel_sends
 from ._limits import Limits
 from ._outlets import outlet_of
 from ._outlets._transports import end_now
-from ._tally import Tally, note_sent
-from ._transfers import STEP_SIZE, WOULD_BLOCK, Octets
+from ._tally import STEP_SIZE, Tally, note_sent
+from ._transfers import WOULD_BLOCK, Octets
 
 if TYPE_CHECKING:
     import socket

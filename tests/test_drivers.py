@@ -10,6 +10,7 @@ import io
 import os
 import select
 import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -83,6 +84,46 @@ async def receive(peer: Peer, call: Callable[[], Awaitable[object]]) -> tuple[by
         group.start_soon(run)
         received = await peer.read(1 << 30)
     return received, results[0]
+
+
+# --- fairness
+
+
+@pytest.mark.anyio
+@on_asyncio
+@pytest.mark.parametrize("is_memory", [False, True], ids=["file", "memory"])
+@pytest.mark.parametrize(("ncalls", "share"), [(1, STEP_SIZE), (4, STEP_SIZE // 4), (20, 32768)])
+async def test_calls_share_what_goes_in_one_turn_of_the_loop(
+    ncalls: int, share: int, is_memory: bool, tmp_path: Path
+) -> None:
+    """Else 20 calls would hold the loop for as long as 20 steps take."""
+    whole = bytes(range(256)) * 16384
+    path = tmp_path / "file"
+    path.write_bytes(whole)
+    counted: list[int] = []
+    peers = [Peer(*socket.socketpair()) for _ in range(ncalls)]
+    for peer in peers:
+        # So that each step moves all that it may.
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+
+    async def send(peer: Peer) -> None:
+        if is_memory:
+            await asend.sock_sendall(peer.sock, whole, progress=counted.append)
+        else:
+            with path.open("rb") as file:
+                await asend.sock_sendfile(peer.sock, file, progress=counted.append)
+
+    async with anyio.create_task_group() as group:
+        for peer in peers:
+            group.start_soon(send, peer)
+        received = [await peer.read(len(whole)) for peer in peers]
+    for peer in peers:
+        peer.close()
+
+    assert all(each == whole for each in received)
+    # The first step of a call comes before it waits, and knows of no others.
+    assert max(counted) <= STEP_SIZE
+    assert statistics.mode(nbytes for nbytes in counted if nbytes >= 32768) == share
 
 
 # --- a loop that sends by itself

@@ -24,20 +24,21 @@ ALLOWED: dict[str, set[str]] = {
     "_residency": set(),
     "_arguments": {"_limits"},
     "_senders": {"_arguments"},
-    "_transfers": {"_wants"},
-    "_by_kernel": {"_errors", "_residency", "_transfers", "_wants"},
-    "_by_copy": {"_arguments", "_residency", "_transfers", "_wants"},
+    "_transfers": {"_tally", "_wants"},
+    "_by_kernel": {"_errors", "_residency", "_tally", "_transfers", "_wants"},
+    "_by_copy": {"_arguments", "_residency", "_tally", "_transfers", "_wants"},
     "_files": {"_arguments", "_by_copy", "_by_kernel", "_errors", "_tally", "_wants"},
-    "_drivers._proactor": {"_transfers", "_wants"},
+    "_drivers._proactor": {"_tally", "_wants"},
     "_drivers._asyncio": {
         "_arguments",
         "_drivers._proactor",
         "_errors",
         "_limits",
         "_senders",
+        "_tally",
         "_wants",
     },
-    "_drivers._anyio": {"_errors", "_limits", "_senders", "_transfers", "_wants"},
+    "_drivers._anyio": {"_errors", "_limits", "_senders", "_tally", "_wants"},
     "_drivers": {"_drivers._anyio", "_drivers._asyncio"},
     "_calls": {"_limits", "_tally", "_wants"},
     "_sockets": {
@@ -91,9 +92,10 @@ ALLOWED: dict[str, set[str]] = {
 }
 # Drivers do not know what they drive: no class of a transfer, only how much a step may be.
 NAMES: dict[tuple[str, str], set[str]] = {
-    ("_drivers._proactor", "_transfers"): {"STEP_SIZE"},
+    ("_drivers._proactor", "_tally"): {"STEP_SIZE"},
     ("_drivers._proactor", "_wants"): {"DONE", "FilePart"},
-    ("_drivers._anyio", "_transfers"): {"STEP_SIZE"},
+    ("_drivers._anyio", "_tally"): {"STEP_SIZE"},
+    ("_drivers._asyncio", "_tally"): {"STEP_SIZE"},
     ("_drivers._asyncio", "_wants"): {"DONE", "FILE", "SOCKET"},
     ("_drivers._anyio", "_wants"): {"DONE", "FILE", "SOCKET"},
 }

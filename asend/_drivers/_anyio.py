@@ -10,7 +10,7 @@ from anyio.lowlevel import checkpoint
 from .._errors import BusyResourceError
 from .._limits import timed_out
 from .._senders import closed_error, is_busy
-from .._transfers import STEP_SIZE
+from .._tally import STEP_SIZE
 from .._wants import DONE, FILE, SOCKET
 
 if TYPE_CHECKING:

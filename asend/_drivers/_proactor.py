@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from .._transfers import STEP_SIZE
+from .._tally import STEP_SIZE
 from .._wants import DONE, FilePart
 
 if TYPE_CHECKING:

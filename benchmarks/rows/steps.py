@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from asend import _by_kernel
+from asend import _by_kernel, _tally
+from asend._drivers import _asyncio
 
 from ..harness import Arm, Case, Sample, Work
 from ..receivers import receiver
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _STEPS = [64 * KIB << power for power in range(7)]
+_WHERE = {"STEP_SIZE": (_tally, _asyncio), "WINDOW_SIZE": (_by_kernel,)}
 _WINDOWS = [128 * KIB << power for power in range(6)]
 
 
@@ -26,7 +29,9 @@ def cases(work: Work) -> Iterator[Case]:
         def measure(constant: str, value: int, is_cold: bool) -> Sample:
             if is_cold:
                 drop(path)
-            with mock.patch.object(_by_kernel, constant, value):
+            with contextlib.ExitStack() as stack:
+                for module in _WHERE[constant]:
+                    stack.enter_context(mock.patch.object(module, constant, value))
                 return send_and_measure("asyncio", by_asend, address, path, watches_pauses=True)
 
         def arms(constant: str, values: list[int], is_cold: bool) -> list[Arm]:

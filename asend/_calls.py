@@ -76,6 +76,8 @@ async def carry_out(
                 call = driver.drive(transfer, want, sender, pace)
                 await (call if seconds is None else driver.within(seconds, call))
         finally:
+            # It refers to the pace, and that to the tally.
+            tally.on_move = None
             transfer.leave()
     except BaseException as error:  # a cancelled call says how far it came, too
         note_sent(error, tally.sent, tally.total)

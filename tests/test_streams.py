@@ -10,6 +10,7 @@ import io
 import os
 import socket
 import time
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ from stream_kinds import (
     on_asyncio,
     open_ends,
 )
+from test_drivers import no_collection
 from test_files import Gated, Opaque
 
 import asend
@@ -147,6 +149,34 @@ async def start(stage: str, ends: Ends, call: Call, group: anyio.abc.TaskGroup) 
 
 def written_before(stage: str) -> bytes:
     return LARGE if stage == "draining" else b""
+
+
+# --- cycles
+
+
+@on(["transport"])
+@pytest.mark.parametrize("limits", [None, asend.Limits(stall=20)], ids=["", "limits"])
+async def test_a_call_on_a_transport_that_waited_leaves_no_cycle(
+    limits: asend.Limits | None, ends: Ends, tmp_path: Path
+) -> None:
+    """The file would stay open till the next collection."""
+    path = tmp_path / "file"
+    path.write_bytes(LARGE)
+    with no_collection():
+        file = path.open("rb", buffering=0)
+        was_dropped = weakref.ref(file)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(asend.sendfile, ends.stream, file, limits=limits))
+            received = await ends.far.read(len(LARGE))
+        file.close()
+        del file, group
+        # The loop lets go of its last callback a turn later.
+        await asyncio.sleep(0)
+        left = was_dropped()
+
+    assert received == LARGE
+    assert left is None
 
 
 # --- small data

@@ -101,7 +101,11 @@ async def hand_over(
             error = raised
         others.cancel_scope.cancel()
     if error is not None:
-        raise error
+        try:
+            raise error
+        finally:
+            # Its traceback refers to this frame, which would keep the file open till a collection.
+            error = None
 
 
 class _Loads:
@@ -152,7 +156,11 @@ async def drive(transfer: Transfer, want: int, sender: Sender, pace: Pace | None
             sender.is_over = lambda: True
         readers.cancel_scope.cancel()
     if error is not None:
-        raise error
+        try:
+            raise error
+        finally:
+            # Its traceback refers to this frame, which would keep the file open till a collection.
+            error = None
 
 
 async def _wait_writable(sender: Sender) -> None:

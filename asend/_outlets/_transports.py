@@ -336,6 +336,8 @@ class Through:
     def leave(self) -> None:
         if self._watch is not None:
             self._watch.end()
+            # It refers to this one.
+            self._watch = None
         if self._written is not None and self._written.left and not self._transport.is_closing():
             # A call that failed meanwhile cannot take these back: they will go. It has its error,
             # whatever `progress` says to that.
@@ -387,7 +389,7 @@ class _Watch(asyncio.BaseProtocol):
         self._protocol = transport.get_protocol()
         self._is_half_open = is_half_open
         self._lose = lose
-        self._closes = False
+        self.closes = False
         for name in _FORWARDED:
             if hasattr(self._protocol, name):
                 setattr(self, name, getattr(self._protocol, name))
@@ -402,7 +404,7 @@ class _Watch(asyncio.BaseProtocol):
         if stays_open or not self._is_half_open:
             return stays_open
         # The transport would close now, once its buffer is empty, which it is. Ours goes first.
-        self._closes = True
+        self.closes = True
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -413,8 +415,17 @@ class _Watch(asyncio.BaseProtocol):
         """Put the protocol back, unless someone has set another meanwhile."""
         if self._transport.get_protocol() is self:
             self._transport.set_protocol(self._protocol)
-        if self._closes:
-            self._transport.close()
+        if self.closes:
+            # In the next turn: a call that follows at once, as the body does a head, goes first.
+            asyncio.get_running_loop().call_soon(_close_unless_watched, self._transport)
+
+
+def _close_unless_watched(transport: Transport) -> None:
+    watch = transport.get_protocol()
+    if isinstance(watch, _Watch):
+        watch.closes = True
+    else:
+        transport.close()
 
 
 def _closes() -> bool:

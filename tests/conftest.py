@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 import uvloop
+from asgi_servers import by_kernel, kind, server  # noqa: F401  # fixtures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,8 +54,10 @@ def anyio_backend(request: pytest.FixtureRequest) -> object:
 @pytest.fixture(autouse=True)
 def no_blocked_loop(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
-    slow = [r.getMessage() for r in caplog.records if r.name == "asyncio" and "took" in r.msg]
-    errors = [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR]
+    # Not `records`: they are of the teardown, which runs by now.
+    records = caplog.get_records("call")
+    slow = [r.getMessage() for r in records if r.name == "asyncio" and "took" in r.msg]
+    errors = [r.getMessage() for r in records if r.levelno >= logging.ERROR]
     assert not slow
     assert not errors
 

@@ -88,6 +88,42 @@ ALLOWED: dict[str, set[str]] = {
         "_sockets",
         "streams",
     },
+    "_http": set(),
+    "_http._ranges": set(),
+    "_http._conditions": set(),
+    "_http._encodings": set(),
+    "_http._answers": {"_http", "_http._conditions", "_http._ranges"},
+    "_http._open_files": {"_residency"},
+    "_uvicorn": set(),
+    "_bodies": {"streams"},
+    "_responses": {
+        "_arguments",
+        "_bodies",
+        "_drivers",
+        "_http._open_files",
+        "_limits",
+        "_uvicorn",
+    },
+    "asgi": {"_arguments", "_responses"},
+    "aiohttp._bodies": {"", "streams"},
+    "aiohttp._file_responses": {
+        "_http._answers",
+        "_http._conditions",
+        "_http._encodings",
+        "_http._open_files",
+        "_limits",
+        "aiohttp._bodies",
+    },
+    "aiohttp._static": {"aiohttp._file_responses"},
+    "aiohttp": {"_http._open_files", "aiohttp._file_responses", "aiohttp._static"},
+    "starlette": {
+        "_arguments",
+        "_bodies",
+        "_http._answers",
+        "_http._conditions",
+        "_http._open_files",
+        "_responses",
+    },
     "": {"_errors", "_limits", "_sockets", "streams"},
 }
 # Drivers do not know what they drive: no class of a transfer, only how much a step may be.
@@ -173,11 +209,14 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["asend", "asend.loops"])
+@pytest.mark.parametrize("module", ["asend", "asend.asgi", "asend.loops"])
 def test_nothing_is_loaded_before_it_is_used(module: str) -> None:
     mine = loaded_by(f"import {module}") - loaded_by("import __future__, asyncio, dataclasses")
 
     foreign = {name.split(".")[0] for name in mine} - {"asend"}
+    if module == "asend.asgi":
+        # Dates of HTTP.
+        foreign -= set(sys.stdlib_module_names)
 
     # Whatever the event loop packages and frameworks are: nothing but asend.
     assert foreign == set()

@@ -11,6 +11,9 @@ import tempfile
 from typing import TYPE_CHECKING, assert_type
 
 import asend
+from asend import aiohttp as asend_aiohttp
+from asend.asgi import SendfileMiddleware
+from asend.starlette import FileResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     import trio
+    from aiohttp import web
+    from starlette.applications import Starlette
 
 
 class Reader:
@@ -133,3 +138,26 @@ def is_passed_on() -> None:
     send: Callable[[socket.socket, bytes], Coroutine[Any, Any, None]] = asend.sock_sendall
     version: str = asend.__version__
     print(send, version)
+
+
+async def serves_files(app: Starlette, path: Path) -> None:
+    SendfileMiddleware(app)
+    SendfileMiddleware(SendfileMiddleware(FileResponse(path)), timeout=5, limits=None)
+    FileResponse(str(path), 404, {"Cache-Control": "no-cache"}, filename="name.txt")
+    FileResponse(path, timeout=60.0, limits=asend.Limits(stall=5), progress=Counter().update)
+
+
+def serves_files_in_aiohttp(app: web.Application, path: Path) -> list[web.StreamResponse]:
+    cache = asend_aiohttp.FileCache(most=10, seconds=0.5, largest=1 << 16)
+    asend_aiohttp.add_static(app.router, "/one", path, show_index=True, limits=None, cache=cache)
+    app.add_routes([asend_aiohttp.static("/two", path, timeout=60.0)])
+    return [
+        asend_aiohttp.FileResponse(path),
+        asend_aiohttp.FileResponse(
+            str(path),
+            status=404,
+            timeout=60,
+            limits=asend.Limits(stall=5),
+            progress=Counter().update,
+        ),
+    ]

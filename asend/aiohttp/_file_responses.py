@@ -1,0 +1,296 @@
+"""`FileResponse`: which answer a request for a file gets from aiohttp, and its head."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+from aiohttp import hdrs, web
+from aiohttp.helpers import must_be_empty_body
+from aiohttp.http_writer import _serialize_headers
+from aiohttp.web_fileresponse import CONTENT_TYPES, FALLBACK_CONTENT_TYPE
+
+# By a name of its own: `web.FileResponse` may be ours, where an application puts it there.
+from aiohttp.web_fileresponse import FileResponse as StockFileResponse
+
+from .._http._answers import Answer, answer
+from .._http._conditions import FIELDS
+from .._http._encodings import preferred
+from .._http._open_files import FILES, FileCache, IrregularFileError, OpenFile
+from .._limits import Limits
+from ._bodies import BLOCK, Sending
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.http import StreamWriter
+    from aiohttp.typedefs import LooseHeaders, PathLike
+    from multidict import CIMultiDict
+
+_log = logging.getLogger(__package__)
+
+# Sidecars: the same file, encoded beforehand. The server's favourite first.
+_SUFFIXES: Final = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
+ENCODINGS: Final = tuple(_SUFFIXES)
+# A request with any of these may be answered with something else than the whole file.
+_ASKS_MORE: Final = (hdrs.RANGE, *FIELDS)
+# What aiohttp encodes by itself, its own favourite first.
+_COMPRESSIONS: Final = ("deflate", "gzip")
+STALL: Final = Limits(stall=60.0)
+
+
+class FileResponse(StockFileResponse):
+    """A file as a response, in place of `aiohttp.web.FileResponse`.
+
+    Args:
+        path: Of the file.
+        chunk_size: Not used; it is there as aiohttp's has it.
+        status: Of the response. Ranges and conditions are looked at only where it is 200.
+        reason: As aiohttp's.
+        headers: As aiohttp's. Content-Type is guessed where it is not among them.
+        timeout: The most seconds that sending may take. None: no limit.
+        limits: The pace that the peer has to keep; None: any. By default it may stall for 60 s.
+        progress: Called with each number of bytes of the body that the kernel took, or through
+            compression, that were given to it.
+        encodings: Of "br", "zstd" and "gzip" those that the file may be there in, too: beside it,
+            as `path.br`, `path.zst` and `path.gz`. Give () where these may be something else.
+        cache: Of open files. None: one that all responses share.
+
+    Raises:
+        ValueError: One of the encodings is another one.
+
+    A client that breaks a limit is disconnected, and so is one whose file ended before its length:
+    the next response would be taken for the rest of this one. Both leave a line in the log
+    "asend.aiohttp". In a handler that awaits `prepare` they are a ConnectionResetError.
+
+    Requests for one or several ranges, and conditions, are answered by RFC 9110; what is no range
+    gets 416, as from aiohttp. What `enable_compression` encodes has no ranges, and of a file
+    that was encoded beforehand there is one at a time: the whole is sent instead.
+
+    Cancellation: the connection is aborted, as its peer was promised more.
+    """
+
+    def __init__(
+        self,
+        path: PathLike,
+        chunk_size: int = BLOCK,
+        status: int = 200,
+        reason: str | None = None,
+        headers: LooseHeaders | None = None,
+        *,
+        timeout: float | None = None,
+        limits: Limits | None = STALL,
+        progress: Callable[[int], object] | None = None,
+        encodings: Collection[str] = ENCODINGS,
+        cache: FileCache | None = None,
+    ) -> None:
+        # Past aiohttp's own FileResponse: it makes a Path of each name, which takes 3 us.
+        super(StockFileResponse, self).__init__(status=status, reason=reason, headers=headers)
+        self._name = os.fspath(path)
+        self._chunk_size = chunk_size
+        self._timeout = timeout
+        self._limits = limits
+        self._progress = progress
+        self._encodings = encodings if encodings is ENCODINGS else _checked(encodings)
+        self._cache = FILES if cache is None else cache
+        self._head: bytes | None = None
+
+    @property
+    def _path(self) -> Path:  # type: ignore[override]  # never set: the __init__ that does is passed by
+        # aiohttp's has it.
+        return Path(self._name)
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send the response to this request. See `aiohttp.web.StreamResponse`."""
+        if self.prepared:
+            return await self._prepare_as_stream(request)
+        codings = preferred(_field(request, hdrs.ACCEPT_ENCODING), self._encodings)
+        try:
+            file, coding, varies = self._choose(codings, self._cache.find, self._cache.find_beside)
+        except KeyError:
+            loop = asyncio.get_running_loop()
+            try:
+                file, coding, varies = await loop.run_in_executor(None, self._look_up, codings)
+            except (PermissionError, IrregularFileError):
+                return await self._refuse(request, 403)
+            except (OSError, ValueError):
+                # ValueError: NUL in the name.
+                return await self._refuse(request, 404)
+        return await self._answer(request, file, coding, varies=varies)
+
+    def _look_up(self, codings: tuple[str, ...]) -> tuple[OpenFile, str | None, bool]:
+        return self._choose(codings, self._cache.look_up, self._cache.look_beside)
+
+    def _choose(
+        self,
+        codings: tuple[str, ...],
+        find: Callable[[str], OpenFile | None],
+        find_beside: Callable[[str], OpenFile | None],
+    ) -> tuple[OpenFile, str | None, bool]:
+        """Return the file to send, its coding, and whether others might get another one."""
+        beside = {}
+        for coding in self._encodings:
+            if (file := find_beside(self._name + _SUFFIXES[coding])) is not None:
+                beside[coding] = file
+        for coding in codings:
+            if coding in beside:
+                return beside[coding], coding, True
+        file = find(self._name)
+        if file is None:
+            # It was looked for as a sidecar of another.
+            raise KeyError(self._name)
+        return file, None, bool(beside)
+
+    async def _answer(
+        self, request: web.BaseRequest, file: OpenFile, coding: str | None, *, varies: bool
+    ) -> AbstractStreamWriter | None:
+        if coding is not None:
+            # Once is enough.
+            self._compression = False
+        varies = varies or self._compression
+        compresses = self._choose_compression(request) if self._compression else None
+        kind = coding or compresses
+        etag = f'"{file.tag}"' if kind is None else f'"{file.tag}-{kind}"'
+        headers = self._headers
+        content_type = headers.get(hdrs.CONTENT_TYPE) or _content_type(self._name)
+        whole = Answer(200, {}, [(0, file.size)] if file.size else [], file.size)
+        found = whole
+        if self._status == 200 and any(map(request.headers.__contains__, _ASKS_MORE)):
+            found = answer(
+                partial(_field, request),
+                size=file.size,
+                mtime=file.mtime,
+                etag=etag,
+                content_type=content_type,
+                malformed=416,
+                other_unit=416,
+            )
+            if (compresses and found.status in (206, 416)) or (coding and len(found.parts) > 1):
+                # What is encoded on its way has no parts before it was sent; and around several
+                # parts of what is encoded there is no place to say how.
+                found = whole
+        if found.status in (412, 416):
+            headers.update(found.fields)
+            return await self._refuse(request, found.status)
+        headers[hdrs.ETAG] = etag
+        headers[hdrs.LAST_MODIFIED] = file.last_modified
+        if varies:
+            _vary(headers)
+        if found.nbytes is None:
+            self.set_status(found.status)
+            self._length_check = False
+            return await self._prepare_as_stream(request)
+        headers[hdrs.CONTENT_TYPE] = content_type
+        headers[hdrs.ACCEPT_RANGES] = "none" if compresses else "bytes"
+        if coding is not None:
+            headers[hdrs.CONTENT_ENCODING] = coding
+        if found is not whole:
+            headers.update(found.fields)
+            self.set_status(found.status)
+        self.content_length = found.nbytes
+        if not found.parts or must_be_empty_body(request.method, self._status):
+            return await self._prepare_as_stream(request)
+        return await self._send(request, file, found)
+
+    def _choose_compression(self, request: web.BaseRequest) -> str | None:
+        """Have aiohttp compress by what the client takes; return what that is, None if nothing."""
+        if self._compression_force is None:
+            # aiohttp's own choice takes "gzip;q=0" and "xgzipx" for gzip.
+            taken = preferred(_field(request, hdrs.ACCEPT_ENCODING), _COMPRESSIONS)
+            self._compression_force = web.ContentCoding(taken[0] if taken else "identity")
+        coding = self._compression_force.value
+        return None if coding == "identity" else coding
+
+    async def _refuse(self, request: web.BaseRequest, status: int) -> AbstractStreamWriter | None:
+        self.set_status(status)
+        self.content_length = 0
+        return await self._prepare_as_stream(request)
+
+    async def _prepare_as_stream(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        # Past aiohttp's own FileResponse.
+        return await super(StockFileResponse, self).prepare(request)
+
+    async def _send(
+        self, request: web.BaseRequest, file: OpenFile, found: Answer
+    ) -> AbstractStreamWriter | None:
+        # An answer without a body has none: the head goes with its first bytes.
+        self._head = b""
+        writer = cast("StreamWriter", await self._prepare_as_stream(request))
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("Connection lost")
+        sending = Sending(transport, self._timeout, self._limits, self._progress)
+        try:
+            if self._head:
+                # What aiohttp takes for sent: from here on it writes no other response.
+                writer.output_size += len(self._head)
+                await sending.past(self._head, file, found.parts)
+                writer.output_size += found.nbytes or 0
+            else:
+                # Of which there are no ranges.
+                await sending.through(writer, file)
+            await self.write_eof()
+        except ConnectionError:
+            transport.abort()
+            raise
+        except OSError as error:
+            transport.abort()
+            level = "info" if isinstance(error, TimeoutError) else "warning"
+            getattr(_log, level)("%s %s: %s", request.method, request.rel_url, _in_short(error))
+            raise ConnectionResetError(str(error)) from error
+        except BaseException:  # cancelled, or `progress` raised: the peer was promised more
+            transport.abort()
+            raise
+        return writer
+
+    async def _write_headers(self) -> None:
+        writer = cast("StreamWriter", self._payload_writer)
+        encodes = writer.chunked or writer._compress is not None
+        if self._head is None or self._req is None or encodes:
+            self._head = None
+            if self._must_be_empty_body:
+                # It would send its end, even of nothing.
+                writer._compress = None
+            await super()._write_headers()
+            return
+        major, minor = self._req.version
+        line = f"HTTP/{major}.{minor} {self._status} {self._reason}"
+        self._head = _serialize_headers(line, self._headers)
+
+
+def _checked(encodings: Collection[str]) -> tuple[str, ...]:
+    """Return encodings in the server's order."""
+    unknown = {*encodings} - {*ENCODINGS}
+    if unknown:
+        raise ValueError(f"encodings are of {', '.join(ENCODINGS)} (got {sorted(unknown)})")
+    return tuple(name for name in ENCODINGS if name in encodings)
+
+
+def _in_short(error: OSError) -> str:
+    return "; ".join([str(error), *getattr(error, "__notes__", ())])
+
+
+def _field(request: web.BaseRequest, name: str) -> str | None:
+    values = request.headers.getall(name, None)
+    return None if values is None else ", ".join(values)
+
+
+def _vary(headers: CIMultiDict[str]) -> None:
+    """Say that Accept-Encoding decides what a client gets, besides what else does."""
+    known = ", ".join(headers.getall(hdrs.VARY, ()))
+    if known.strip() != "*" and "accept-encoding" not in known.lower():
+        headers.add(hdrs.VARY, hdrs.ACCEPT_ENCODING)
+
+
+@lru_cache(maxsize=1024)
+def _content_type(name: str) -> str:
+    guess = (
+        CONTENT_TYPES.guess_file_type if sys.version_info >= (3, 13) else CONTENT_TYPES.guess_type
+    )
+    return guess(name)[0] or FALLBACK_CONTENT_TYPE

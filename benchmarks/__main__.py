@@ -26,6 +26,7 @@ ROWS = (
     "wakeups",
     "files",
     "streams",
+    "handlers",
     "pauses",
     "cold",
     "residency",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 import uvicorn
+import uvloop
 
 from asend._http._open_files import FILES
 
@@ -94,7 +95,7 @@ def uvicorn_server(loop: str, http: str, *, is_tls: bool = False) -> Iterator[Se
         listener.bind(("127.0.0.1", 0))
         server = Server(listener.getsockname()[1])
         config = uvicorn.Config(
-            server, http=http, loop=loop, ws="none", lifespan="off", log_config=None
+            server, http=http, loop="none", ws="none", lifespan="off", log_config=None
         )
         if is_tls:
             config.load()
@@ -102,7 +103,14 @@ def uvicorn_server(loop: str, http: str, *, is_tls: bool = False) -> Iterator[Se
             certificates()[1].configure_cert(config.ssl)
             patch.setattr(config, "load", lambda: None)
         running = server._server = uvicorn.Server(config)
-        thread = threading.Thread(target=running.run, args=([listener],))
+
+        def run() -> None:
+            # Not by its own `run`: before 0.36 that sets the policy of the whole process.
+            new_loop = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                runner.run(running.serve([listener]))
+
+        thread = threading.Thread(target=run)
         thread.start()
         until(lambda: running.started)
         try:
@@ -157,7 +165,8 @@ def hypercorn_server(worker: str) -> Iterator[Server]:
         server = Server(listener.getsockname()[1])
         config = hypercorn.config.Config()
         config.bind = [f"fd://{listener.fileno()}"]
-        config.graceful_timeout = 0
+        # Connections end with their clients, whom it need not cut off then.
+        config.graceful_timeout = 5
         over = threading.Event()
 
         async def run() -> None:

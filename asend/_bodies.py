@@ -90,7 +90,7 @@ class Sending:
         """Await what sends; where it fails end the connection."""
         try:
             await sending
-        except BaseException as error:
+        except BaseException as error:  # cancelled, too: the peer was promised more
             was_lost = connection.is_lost
             connection.abort()
             is_quiet = isinstance(error, (OSError, _TruncatedError)) or (
@@ -142,7 +142,7 @@ class Sending:
         assert self._theirs is not None
         try:
             self._theirs(nbytes)
-        except BaseException as error:
+        except BaseException as error:  # whatever they raise comes out as it is
             # Till it has come out: its traceback refers to this object.
             self._their_error = error
             raise

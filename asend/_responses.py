@@ -206,7 +206,7 @@ class Response:
         file, offset, count = message["file"], message.get("offset"), message.get("count")
         more = bool(message.get("more_body", False))
         raw = _Descriptor(file)
-        first: Any = raw.position(file) if offset is None else offset
+        first: Any = raw.position(file) if offset is None else offset  # as `check` finds out
         nbytes = raw.check(first, count)
         self._has_body = True
         self._is_complete = not more
@@ -235,24 +235,24 @@ class _Descriptor:
     That of gzip decompresses, and has a descriptor as well. It stays the application's.
     """
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any) -> None:  # what applications give, as all below
         self._fd: int = file if isinstance(file, int) else file.fileno()
 
     def fileno(self) -> int:
         return self._fd
 
-    def position(self, file: Any) -> Any:
+    def position(self, file: Any) -> Any:  # what applications give
         """Return where to read if nobody says; not where a buffer has read to."""
         return file.tell() if hasattr(file, "tell") else os.lseek(self._fd, 0, os.SEEK_CUR)
 
-    def set_position(self, file: Any, position: int) -> None:
+    def set_position(self, file: Any, position: int) -> None:  # what applications give
         """Let who reads on, or sends on, do it after what was sent."""
         if hasattr(file, "seek"):
             file.seek(position)
         else:
             os.lseek(self._fd, position, os.SEEK_SET)
 
-    def check(self, offset: Any, count: object) -> int:
+    def check(self, offset: Any, count: object) -> int:  # what applications give
         """Return how many bytes there are to send, or refuse."""
         check_file(cast("BinaryFile", self), offset, None)
         status = os.fstat(self._fd)
@@ -292,7 +292,7 @@ async def _in_thread(function: Callable[[], OpenFile]) -> OpenFile:
 
 
 def _field(start: Message, name: bytes) -> bytes | None:
-    headers: Any = start.get("headers", ())
+    headers: Any = start.get("headers", ())  # of an application, and the server checks them
     return next((value for key, value in headers if key.lower() == name), None)
 
 

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, MutableMapping
-    from typing import Any
+    from typing import Any, TypeAlias
+
+    # uvicorn's, of which only what is asked for here is known.
+    _Cycle: TypeAlias = Any
 
 _ATTRIBUTES: Final = ("disconnected", "flow", "message_event", "transport")
 
@@ -25,7 +28,7 @@ class Connection:
 
     __slots__ = ("_cycle", "_frame")
 
-    def __init__(self, cycle: Any, frame: Callable[[Any, int], tuple[bytes, bytes]]) -> None:
+    def __init__(self, cycle: _Cycle, frame: Callable[[_Cycle, int], tuple[bytes, bytes]]) -> None:
         self._cycle = cycle
         self._frame = frame
 
@@ -91,7 +94,7 @@ class _Kept:
     def write(self, data: bytes) -> None:
         self.written.append(data)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # whatever the transport has
         return getattr(self._transport, name)
 
 
@@ -108,7 +111,7 @@ def connection_of(send: object) -> Connection | None:
     return Connection(cycle, known)
 
 
-def _frame_httptools(cycle: Any, nbytes: int) -> tuple[bytes, bytes]:
+def _frame_httptools(cycle: _Cycle, nbytes: int) -> tuple[bytes, bytes]:
     if cycle.chunked_encoding:
         return b"%x\r\n" % nbytes, b"\r\n"
     if nbytes > cycle.expected_content_length:
@@ -118,7 +121,7 @@ def _frame_httptools(cycle: Any, nbytes: int) -> tuple[bytes, bytes]:
     return b"", b""
 
 
-def _frame_h11(cycle: Any, nbytes: int) -> tuple[bytes, bytes]:
+def _frame_h11(cycle: _Cycle, nbytes: int) -> tuple[bytes, bytes]:
     event = sys.modules["h11"].Data(data=_Placeholder(nbytes))
     pieces = cycle.conn.send_with_data_passthrough(event)
     at = pieces.index(event.data)

@@ -832,7 +832,7 @@ def compressing(path: Path, force: str | None = None, kind: Any = FileResponse) 
     async def hand_out(request: web.Request) -> web.FileResponse:
         response = kind(path)
         response.enable_compression(None if force is None else web.ContentCoding(force))
-        return response  # type: ignore[no-any-return]
+        return response  # type: ignore[no-any-return]  # either class
 
     return hand_out
 
@@ -904,7 +904,7 @@ async def test_chunked_encoding_is_refused_as_aiohttp_does(
         response = kind(small)
         response.enable_chunked_encoding()
         await response.prepare(request)
-        return response  # type: ignore[no-any-return]
+        return response  # type: ignore[no-any-return]  # either class
 
     async with served(hand_out) as server:
         reply = await server.ask()
@@ -1354,7 +1354,7 @@ async def ask_both(folder: Path, asked: dict[str, str]) -> tuple[Reply, Reply]:
 
     def handler_of(kind: Any) -> Handler:
         async def hand_out(request: web.Request) -> web.FileResponse:
-            return kind(folder / (request.match_info["name"] or "small.txt"))  # type: ignore[no-any-return]
+            return kind(folder / (request.match_info["name"] or "small.txt"))  # type: ignore[no-any-return]  # either class
 
         return hand_out
 
@@ -1800,7 +1800,7 @@ async def test_the_file_is_closed_with_the_connection(large: Path) -> None:
         async with served(handler) as server:
             for ends in (Client.reset, None):
                 async with server.connected(4096) as client:
-                    handler.__init__(large, limits=Limits(stall=0.3))  # type: ignore[misc]
+                    handler.__init__(large, limits=Limits(stall=0.3))  # type: ignore[misc]  # anew
                     await client.send()
                     await handler.moved.wait()
                     during = opened_below(large)
@@ -2268,7 +2268,7 @@ def test_a_folder_has_to_be_one(name: str, tree: Path) -> None:
 
 def test_an_unknown_option_is_refused(tree: Path) -> None:
     with pytest.raises(TypeError, match="no_such_option"):
-        add_static(web.Application().router, "/", tree, no_such_option=1)  # type: ignore[call-arg]
+        add_static(web.Application().router, "/", tree, no_such_option=1)  # type: ignore[call-arg]  # wrong on purpose
 
 
 async def test_a_folder_may_be_the_whole_application(tree: Path) -> None:

@@ -835,7 +835,7 @@ def test_other_protocols_pass_untouched(kind: str) -> None:
 
 def test_wrong_options_are_refused_at_once() -> None:
     with pytest.raises(TypeError, match="limits"):
-        SendfileMiddleware(sends(), limits=60)  # type: ignore[arg-type]
+        SendfileMiddleware(sends(), limits=60)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match="out of range"):
         SendfileMiddleware(sends(), timeout=-1)
 
@@ -845,7 +845,7 @@ def test_an_unknown_version_of_uvicorn_is_not_touched(missing: str | None) -> No
     names = (*_uvicorn._ATTRIBUTES, "chunked_encoding", "expected_content_length")
     module = "uvicorn.protocols.http.httptools_impl"
     attributes = {name: None for name in names if name != missing}
-    attributes |= {"__module__": module, "send": lambda self, message: None}  # type: ignore[dict-item]
+    attributes |= {"__module__": module, "send": lambda self, message: None}  # type: ignore[dict-item]  # for type()
     cycle = type("RequestResponseCycle", (), attributes)()
 
     assert (_uvicorn.connection_of(cycle.send) is None) == (missing is not None)

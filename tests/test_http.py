@@ -268,7 +268,7 @@ def test_a_part_that_is_gone_or_not_in_memory_is_not_read(file: Path) -> None:
     os.truncate(file, 3)
     assert found.read_now(0, 7) is None
     found._pages.release()
-    found._pages = NotInMemory()  # type: ignore[assignment]
+    found._pages = NotInMemory()  # type: ignore[assignment]  # has what is used
     assert found.read_now(0, 3) is None
 
 

@@ -56,7 +56,7 @@ def file_fields(path: Path) -> tuple[str, str]:
 
         sent: list[Any] = []
         scope = {"type": "http", "method": "HEAD", "headers": []}
-        await FileResponse(path)(scope, None, send)  # type: ignore[arg-type]
+        await FileResponse(path)(scope, None, send)  # type: ignore[arg-type]  # nothing is received
         fields.update({key.decode(): value.decode() for key, value in sent[0]["headers"]})
 
     fields: dict[str, str] = {}
@@ -407,6 +407,6 @@ def test_the_refusal_of_a_websocket_is_as_it_was(path: Path) -> None:
 
 def test_wrong_options_are_refused_at_once(path: Path) -> None:
     with pytest.raises(TypeError, match="progress"):
-        FileResponse(path, progress=1)  # type: ignore[arg-type]
+        FileResponse(path, progress=1)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match="out of range"):
         FileResponse(path, timeout=-1)

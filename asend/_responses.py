@@ -187,7 +187,10 @@ class Response:
         self, path: object, body: FileBody, parts: list[Part], limits: Limits | None
     ) -> bool:
         connection, head = self.connection, self._head
-        if connection is None or connection.is_full or head is None or not self._is_held:
+        if connection is None or head is None or not self._is_held:
+            return False
+        if connection.is_lost or connection.is_full:
+            # Of a lost one uvicorn takes no head, so that it would know of no length.
             return False
         # Whoever counts, or has a time for this, wants to know when the kernel has it.
         if body.progress is not None or body.timeout is not None or self._timeout is not None:

@@ -580,12 +580,20 @@ def test_a_client_that_has_half_closed_gets_all(server: Server, path: Path) -> N
 
 
 @ON_UVICORN
+@pytest.mark.parametrize("is_small", [False, True], ids=["descriptor", "small"])
 def test_who_has_left_before_is_no_error(
-    server: Server, path: Path, caplog: pytest.LogCaptureFixture
+    is_small: bool, server: Server, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    small = path.with_name("small")
+    small.write_bytes(DATA[:1000])
+
     async def app(scope: Message, receive: Any, send: Any) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        if is_small:
+            await send(start(1000))
+            await send({"type": PATHSEND, "path": str(small)})
+            return
         with path.open("rb") as file:
             await send(start(2 * len(DATA)))
             await send({"type": ZEROCOPYSEND, "file": file, "more_body": True})

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -132,6 +133,30 @@ async def test_calls_share_what_goes_in_one_turn_of_the_loop(
 
     assert all(each == whole for each in received)
     assert max(after - before for before, after in pairwise(at_turn)) <= most
+
+
+@pytest.mark.anyio
+@on_asyncio
+async def test_progress_runs_in_the_context_of_its_call() -> None:
+    """Whichever call's callback had it step."""
+    name: ContextVar[int] = ContextVar("name", default=-1)
+    seen: list[set[int]] = [set() for _ in range(3)]
+    peers = [Peer(*socket.socketpair()) for _ in range(3)]
+
+    async def send(n: int) -> None:
+        name.set(n)
+        await asend.sock_sendall(
+            peers[n].sock, bytes(1 << 21), progress=lambda _: seen[n].add(name.get())
+        )
+
+    async with anyio.create_task_group() as group:
+        for n in range(3):
+            group.start_soon(send, n)
+        await asyncio.gather(*(peer.read(1 << 21) for peer in peers))
+    for peer in peers:
+        peer.close()
+
+    assert seen == [{0}, {1}, {2}]
 
 
 # --- a loop that sends by itself

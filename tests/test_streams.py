@@ -179,6 +179,69 @@ async def test_a_call_on_a_transport_that_waited_leaves_no_cycle(
     assert left is None
 
 
+@on(["transport"])
+async def test_a_call_right_after_a_cancelled_one_leaves_the_protocol_as_it_was(
+    ends: Ends,
+) -> None:
+    """The cancelled one has its clean-up left, and its watch still on the transport."""
+    protocol = ends.transport.get_protocol()
+    task = asyncio.ensure_future(asend.sendall(ends.stream, LARGE))
+    while not ends.is_full():
+        await asyncio.sleep(0.001)
+    reading = asyncio.ensure_future(ends.far.read(3 * len(LARGE)))
+    task.cancel()
+    second = asyncio.ensure_future(asend.sendall(ends.stream, LARGE))
+
+    await second
+
+    assert task.cancelled()
+    assert ends.transport.get_protocol() is protocol
+    reading.cancel()
+    await asyncio.wait([reading])
+
+
+@on(["transport"])
+async def test_a_transport_on_which_asyncio_sends_a_file_is_busy(
+    ends: Ends, tmp_path: Path
+) -> None:
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, asyncio.SelectorEventLoop):
+        pytest.skip("uvloop has no sendfile")
+    path = tmp_path / "file"
+    path.write_bytes(LARGE)
+
+    with path.open("rb") as file:
+        task = asyncio.ensure_future(loop.sendfile(ends.transport, file))
+        while not ends.is_full():
+            await asyncio.sleep(0.001)
+        for data in (b"small", bytearray(b"small")):
+            with pytest.raises(asend.BusyResourceError):
+                await asend.sendall(ends.stream, data)
+        received = await ends.far.read(len(LARGE))
+        await task
+
+    assert received == LARGE
+
+
+def test_a_stream_of_asyncio_is_refused_in_a_task_of_trio() -> None:
+    async def connect() -> asyncio.BaseTransport:
+        left, right = socket.socketpair()
+        transport, _ = await asyncio.get_running_loop().create_connection(
+            asyncio.Protocol, sock=left
+        )
+        right.close()
+        return transport
+
+    with asyncio.Runner() as runner:
+        transport = runner.run(connect())
+
+        with pytest.raises(TypeError, match="only under asyncio"):
+            trio.run(asend.sendall, transport, b"small")
+
+        transport.abort()
+        runner.run(asyncio.sleep(0))
+
+
 # --- small data
 
 

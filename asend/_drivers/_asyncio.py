@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import weakref
 from collections import OrderedDict
 from contextlib import suppress
+from contextvars import copy_context
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 from .._arguments import is_trio_socket
 from .._errors import BusyResourceError
@@ -123,11 +123,10 @@ class _Turns:
     Else the loop would be held for as long as there are calls: 8 steps take 1 ms.
     """
 
-    __slots__ = ("_is_due", "_loop", "_queue")
+    __slots__ = ("__weakref__", "_is_due", "_loop", "_queue")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        # The loop has this one, in the table.
-        self._loop = weakref.ref(loop)
+        self._loop = loop
         self._queue: OrderedDict[_Pump, None] = OrderedDict()
         self._is_due = False
 
@@ -141,9 +140,8 @@ class _Turns:
         self._queue.pop(pump, None)
 
     def _schedule(self) -> None:
-        loop = self._loop()
-        if not self._is_due and loop is not None:
-            loop.call_soon(self._serve)
+        if not self._is_due:
+            self._loop.call_soon(self._serve)
             self._is_due = True
 
     def _serve(self) -> None:
@@ -156,13 +154,14 @@ class _Turns:
             self._schedule()
 
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
+# By the id of the loop, which lives as long as its calls, and these have its turns.
+_turns: WeakValueDictionary[int, _Turns] = WeakValueDictionary()
 
 
 def _turns_of(loop: asyncio.AbstractEventLoop) -> _Turns:
-    turns = _turns.get(loop)
+    turns = _turns.get(id(loop))
     if turns is None:
-        turns = _turns[loop] = _Turns(loop)
+        turns = _turns[id(loop)] = _Turns(loop)
     return turns
 
 
@@ -170,6 +169,7 @@ class _Pump:
     """One call that waits: its writer on the loop, its read in a thread, its timer, its end."""
 
     __slots__ = (
+        "_context",
         "_fd",
         "_is_loading",
         "_is_writing",
@@ -185,6 +185,8 @@ class _Pump:
 
     def __init__(self, transfer: Transfer, sender: Sender) -> None:
         self._loop = asyncio.get_running_loop()
+        # `progress` is the caller's, whosever turn it is and whatever thread read the file.
+        self._context = copy_context()
         self._transfer = transfer
         self._turns = _turns_of(self._loop)
         self._sender = sender
@@ -233,7 +235,7 @@ class _Pump:
         tally = self._transfer.tally
         tally.most, before = most, tally.sent
         try:
-            want = self._transfer.step()
+            want = self._context.run(self._transfer.step)
             if want != SOCKET or not self._is_writing:
                 self._wait_for(want)
         except BaseException as error:  # the call's, not the loop's whose callback this is

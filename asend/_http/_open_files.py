@@ -58,7 +58,11 @@ class OpenFile:
         """Tell whether the file is still what it was, and at a path. Never waits."""
         now, was = os.fstat(self.file.fileno()), self._status
         return (
-            now.st_mtime_ns == was.st_mtime_ns and now.st_size == was.st_size and now.st_nlink > 0
+            # That of the status too: who may read it, and what was written with the time set back.
+            now.st_ctime_ns == was.st_ctime_ns
+            and now.st_mtime_ns == was.st_mtime_ns
+            and now.st_size == was.st_size
+            and now.st_nlink > 0
         )
 
     def is_at(self, path: str, *, follows: bool) -> bool:
@@ -115,7 +119,8 @@ class FileCache:
         largest: Larger files, in bytes, are opened for each answer; it costs little of theirs, and
             one that is removed is not kept on the disk.
 
-    A cache may be used in several threads.
+    A file is held until it is pushed out by others, or was looked up anew. A cache may be used in
+    several threads.
     """
 
     def __init__(self, most: int = 256, seconds: float = 1.0, largest: int = 1 << 20) -> None:

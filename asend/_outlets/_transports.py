@@ -145,6 +145,9 @@ class TransportOutlet:
             raise TypeError("a stream of asyncio can be sent on only under asyncio")
         if transport.is_closing():
             raise RuntimeError("Transport is closing")
+        if getattr(transport, "_empty_waiter", None) is not None:
+            # As `write` of asyncio's says while its own `loop.sendfile` is sending.
+            raise BusyResourceError
         try:
             transport.get_write_buffer_size()
         except NotImplementedError:
@@ -172,14 +175,17 @@ def _is_of_this_loop(transport: Transport, fd: int) -> bool:
     loop = asyncio.get_running_loop()
     if not _traits(type(transport)).is_of_uvloop:
         return getattr(transport, "_loop", loop) is loop
-    if _loops_of_uvloop.get(transport) is loop:
+    # Those that encrypt cannot be in such a table.
+    is_kept = _traits(type(transport)).is_of_sockets
+    if is_kept and _loops_of_uvloop.get(transport) is loop:
         return True
     # They do not show their loop. But it refuses this of what a transport of its own has, and on
     # another nobody waits for that.
     try:
         loop.remove_writer(fd)
     except RuntimeError:
-        _loops_of_uvloop[transport] = loop
+        if is_kept:
+            _loops_of_uvloop[transport] = loop
         return True
     return False
 
@@ -197,8 +203,11 @@ def end_now(stream: object) -> int:
         return -1
     transport = cast("asyncio.WriteTransport", stream)
     if (
-        transport.is_closing()
+        asyncio._get_running_loop() is None
+        or transport.is_closing()
         or transport.get_write_buffer_size()
+        # asyncio's own `loop.sendfile` is sending.
+        or getattr(transport, "_empty_waiter", None) is not None
         # trio may be a guest of the loop, and nobody is to send on asyncio's streams in its tasks.
         or ("trio" in sys.modules and asyncio.current_task() is None)
     ):
@@ -394,10 +403,14 @@ class _Watch(asyncio.BaseProtocol):
         self, transport: Transport, is_half_open: bool, lose: Callable[[Exception | None], None]
     ) -> None:
         self._transport = transport
-        self._protocol = transport.get_protocol()
         self._is_half_open = is_half_open
         self._lose = lose
+        self._protocol: asyncio.BaseProtocol = transport.get_protocol()
         self.closes = False
+        if isinstance(self._protocol, _Watch):
+            # Of a call that was cancelled and did not clean up yet: it cannot leave from behind us.
+            self.closes = self._protocol.closes
+            self._protocol = self._protocol._protocol
         for name in _FORWARDED:
             if hasattr(self._protocol, name):
                 setattr(self, name, getattr(self._protocol, name))
@@ -425,7 +438,9 @@ class _Watch(asyncio.BaseProtocol):
             self._transport.set_protocol(self._protocol)
         if self.closes:
             # In the next turn: a call that follows at once, as the body does a head, goes first.
-            asyncio.get_running_loop().call_soon(_close_unless_watched, self._transport)
+            # (Where no loop runs any more, the transport is of no more use.)
+            with suppress(RuntimeError):
+                asyncio.get_running_loop().call_soon(_close_unless_watched, self._transport)
 
 
 def _close_unless_watched(transport: Transport) -> None:

@@ -44,15 +44,15 @@ class OpenFile:
         flags = _FLAGS if follows else _FLAGS | _NO_FOLLOW
         # Before it is opened too: to open a device may do something.
         _check_regular(os.stat(path, follow_symlinks=follows))
-        self.file = _File(path, opener=lambda name, _: os.open(name, flags))
+        self.file: FileIO = _File(path, opener=lambda name, _: os.open(name, flags))
         self._pages = PageCache()
         self._lock = threading.Lock()
         self._status = os.fstat(self.file.fileno())
         _check_regular(self._status)
-        self.size = self._status.st_size
-        self.mtime = int(self._status.st_mtime)
-        self.last_modified = formatdate(self.mtime, usegmt=True)
-        self.tag = f"{self._status.st_mtime_ns:x}-{self.size:x}"
+        self.size: int = self._status.st_size
+        self.mtime: int = int(self._status.st_mtime)
+        self.last_modified: str = formatdate(self.mtime, usegmt=True)
+        self.tag: str = f"{self._status.st_mtime_ns:x}-{self.size:x}"
 
     def is_current(self) -> bool:
         """Tell whether the file is still what it was, and at a path. Never waits."""

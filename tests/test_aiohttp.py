@@ -1784,6 +1784,15 @@ async def test_a_slow_client_of_a_compressed_file_is_disconnected(large: Path, l
     assert (level, line[:15]) == ("INFO", "GET /: stalled:")
 
 
+async def test_a_compressed_file_is_sent_without_limits(large: Path) -> None:
+    handler = Watched(large, compress=True, limits=None)
+
+    async with served(handler) as server:
+        reply = await server.ask(Accept_Encoding="gzip")
+
+    assert gzip.decompress(reply.body) == BODY[:LARGE]
+
+
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_a_client_that_is_fast_enough_is_served(size: int, tmp_path: Path) -> None:
     path = make(tmp_path / "file", BODY[:size])

@@ -538,6 +538,35 @@ def test_a_client_that_asks_on_and_reads_nothing_is_dropped(
 
 
 @ON_UVICORN
+def test_a_client_that_did_not_read_what_came_before_a_file_is_dropped(
+    server: Server, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """uvicorn itself would wait for it without a limit."""
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        with path.open("rb") as file:
+            await send(start(8_000_000 + len(DATA)))
+            await send({"type": BODY, "body": bytes(8_000_000), "more_body": True})
+            await send({"type": ZEROCOPYSEND, "file": file})
+
+    server.app = SendfileMiddleware(app, limits=Limits(stall=0.1))
+
+    with Client(server, buffer=4096) as client:
+        client.ask()
+        client.head()
+        server.until_idle()
+
+    (line,) = lines(caplog)
+    assert "stalled" in line
+
+
+def test_what_stands_for_a_transport_has_what_that_has() -> None:
+    transport = asyncio.Transport({"peername": "someone"})
+
+    assert _uvicorn._Kept(transport).get_extra_info("peername") == "someone"
+
+
+@ON_UVICORN
 def test_a_client_that_trickles_gets_all_in_time(server: Server, path: Path) -> None:
     server.app = SendfileMiddleware(serves(path), limits=Limits(stall=5))
 

@@ -97,6 +97,46 @@ def test_a_file_that_was_just_read_is_resident(way: str, fd: int) -> None:
     assert ask(fd, 123, SIZE // 2)
 
 
+def read_now(fd: int, offset: int, nbytes: int) -> bytes | None:
+    cache = PageCache()
+    block = cache.read(fd, SIZE, offset, nbytes)
+    cache.release()
+    return block
+
+
+def test_what_is_resident_is_read(way: str, fd: int) -> None:
+    whole = os.pread(fd, SIZE, 0)
+    if way != "cachestat":
+        ask(fd)
+
+    assert read_now(fd, 0, SIZE) == whole
+    assert read_now(fd, 5, 100) == whole[5:105]
+
+
+def test_what_is_no_longer_there_is_not_read(way: str, tmp_path: Path, fd: int) -> None:
+    """The file was cut since its size was asked for."""
+    os.pread(fd, SIZE, 0)
+    os.truncate(tmp_path / "cold", SIZE - 10)
+
+    assert read_now(fd, SIZE - 20, 20) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [(errno.EAGAIN, None), (errno.EOPNOTSUPP, None)], ids=["cold", "unknown"]
+)
+def test_what_has_to_be_waited_for_is_not_read(
+    code: int, expected: None, fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def preadv(*arguments: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(_residency, "_RWF_NOWAIT", 8)
+    monkeypatch.setattr(os, "preadv", preadv)
+    monkeypatch.setattr(_residency, "_linux", lambda: None)
+
+    assert read_now(fd, 0, 10) is expected
+
+
 def test_a_file_that_was_dropped_is_not_resident(way: str, fd: int) -> None:
     answers = [ask(fd, at, 2 * PAGE) for at in PARTS]
 

@@ -8,7 +8,7 @@ import os
 import platform
 from pathlib import Path
 
-_PACKAGES = ("uvloop", "trio", "anyio")
+_PACKAGES = ("uvloop", "trio", "anyio", "aiohttp", "starlette", "uvicorn")
 
 
 def describe(directory: Path) -> dict[str, str]:

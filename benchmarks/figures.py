@@ -11,12 +11,22 @@ from typing import Any
 
 _ROOT = Path(__file__).parent.parent
 README = _ROOT / "README.md"
-RESULTS = _ROOT / "benchmarks" / "results" / "3.13.json"
+# A later run replaces the rows that it has.
+RESULTS = (
+    _ROOT / "benchmarks" / "results" / "3.13.json",
+    _ROOT / "benchmarks" / "results" / "handlers" / "3.13.json",
+)
 _BEGIN, _END = "<!-- figures -->\n", "<!-- /figures -->\n"
 
 
-def figures(run: dict[str, Any]) -> str:
-    """Return the machine and a table of what every target came to."""
+def figures() -> str:
+    """Return the machines and tables of what every target came to in the stored runs."""
+    runs = [json.loads(path.read_text()) for path in RESULTS]
+    later = [set().union(*(run["rows"] for run in runs[at + 1 :])) for at in range(len(runs))]
+    return "\n".join(_figures(run, replaced) for run, replaced in zip(runs, later, strict=True))
+
+
+def _figures(run: dict[str, Any], replaced: set[str]) -> str:
     machine = run["machine"]
     memory = int(machine["memory"].split()[0]) / 1024**2
     lines = [
@@ -31,7 +41,7 @@ def figures(run: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row, cases in run["rows"].items():
-        for case in cases:
+        for case in cases if row not in replaced else ():
             lines += [_line(f"{row}: {case['title']}", target) for target in case["targets"]]
     return "\n".join(lines) + "\n"
 
@@ -65,9 +75,9 @@ def shown_in(readme: str) -> tuple[str, str, str]:
 
 
 def main() -> None:
-    """Replace the figures in the README by those of the stored run."""
+    """Replace the figures in the README by those of the stored runs."""
     before, _, after = shown_in(README.read_text())
-    README.write_text(before + figures(json.loads(RESULTS.read_text())) + after)
+    README.write_text(before + figures() + after)
 
 
 if __name__ == "__main__":

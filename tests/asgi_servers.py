@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import ssl
 import struct
@@ -118,20 +117,6 @@ def uvicorn_server(loop: str, http: str, *, is_tls: bool = False) -> Iterator[Se
         finally:
             running.should_exit = True
             thread.join()
-
-
-@pytest.fixture
-def by_kernel(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What each call of `os.sendfile` sent."""
-    sent: list[int] = []
-    genuine = os.sendfile
-
-    def sendfile(*arguments: Any) -> int:
-        sent.append(genuine(*arguments))
-        return sent[-1]
-
-    monkeypatch.setattr(os, "sendfile", sendfile)
-    return sent
 
 
 @pytest.fixture(scope="module")

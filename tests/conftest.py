@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 import uvloop
-from asgi_servers import by_kernel, kind, server  # noqa: F401  # fixtures
+from asgi_servers import kind, server  # noqa: F401  # fixtures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,6 +86,20 @@ def descriptors() -> set[str]:
         if target.startswith("socket:") or "pytest-of" in target:
             found.add(f"{number} {target}")
     return found
+
+
+@pytest.fixture
+def by_kernel(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What each call of `os.sendfile` sent."""
+    sent: list[int] = []
+    genuine = os.sendfile
+
+    def sendfile(*arguments: int) -> int:
+        sent.append(genuine(*arguments))
+        return sent[-1]
+
+    monkeypatch.setattr(os, "sendfile", sendfile)
+    return sent
 
 
 class Peer:

@@ -448,20 +448,6 @@ async def test_files_arrive_over_tls(tmp_path: Path, by_kernel: list[int]) -> No
 
 
 @pytest.fixture
-def by_kernel(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What each call of `os.sendfile` sent."""
-    sent: list[int] = []
-    genuine = os.sendfile
-
-    def sendfile(*arguments: Any) -> int:
-        sent.append(genuine(*arguments))
-        return sent[-1]
-
-    monkeypatch.setattr(os, "sendfile", sendfile)
-    return sent
-
-
-@pytest.fixture
 def writes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What each call of `os.write` wrote that does not wake a thread."""
     written: list[bytes] = []

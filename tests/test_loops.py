@@ -65,20 +65,6 @@ def anyio_backend(request: pytest.FixtureRequest) -> object:
     return request.param
 
 
-@pytest.fixture
-def by_kernel(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What each call of `os.sendfile` sent."""
-    sent: list[int] = []
-    genuine = os.sendfile
-
-    def sendfile(*arguments: Any) -> int:
-        sent.append(genuine(*arguments))
-        return sent[-1]
-
-    monkeypatch.setattr(os, "sendfile", sendfile)
-    return sent
-
-
 # --- the classes
 
 

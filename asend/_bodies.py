@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from ._arguments import BinaryFile
-    from ._http._answers import Part
-    from ._http._open_files import OpenFile
     from ._limits import Limits
     from ._uvicorn import Connection
+    from .http import OpenFile, Part
 
     Message: TypeAlias = MutableMapping[str, object]
     Send: TypeAlias = Callable[[Message], Awaitable[None]]

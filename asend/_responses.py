@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final, cast
 from . import _drivers
 from ._arguments import check_file
 from ._bodies import BODY, Sending, call_of, read_now
-from ._http._open_files import FILES, OpenFile
 from ._limits import Limits
 from ._uvicorn import connection_of
+from .http import FILES, OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from ._arguments import BinaryFile
     from ._bodies import Message, Send
-    from ._http._answers import Part
+    from .http import Part
 
 
 START: Final = "http.response.start"

@@ -9,9 +9,6 @@ from starlette import responses
 
 from ._arguments import as_seconds, check_watchers
 from ._bodies import BODY
-from ._http._answers import Answer, answer
-from ._http._conditions import seconds_of
-from ._http._open_files import IrregularFileError, OpenFile
 from ._responses import (
     DEFAULT_LIMITS,
     OURS,
@@ -21,6 +18,8 @@ from ._responses import (
     Response,
     open_file,
 )
+from .http import Answer, IrregularFileError, OpenFile, answer
+from .http._conditions import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

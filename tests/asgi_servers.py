@@ -18,7 +18,7 @@ import trustme
 import uvicorn
 import uvloop
 
-from asend._http._open_files import FILES
+from asend.http import FILES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, MutableMapping

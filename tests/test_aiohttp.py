@@ -30,7 +30,6 @@ from aiohttp.abc import AbstractAccessLogger
 from conftest import ASYNCIO
 
 from asend import Limits
-from asend._http._open_files import FILES
 from asend.aiohttp import (
     FileCache,
     FileResponse,
@@ -40,6 +39,7 @@ from asend.aiohttp import (
     add_static,
     static,
 )
+from asend.http import FILES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

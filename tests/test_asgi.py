@@ -27,8 +27,8 @@ from starlette.middleware.gzip import GZipMiddleware
 
 import asend
 from asend import Limits, _uvicorn
-from asend._http._open_files import FILES, OpenFile
 from asend.asgi import SendfileMiddleware
+from asend.http import FILES, OpenFile
 
 if TYPE_CHECKING:
     from asgi_servers import App, Message

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asend._http import _answers, _conditions, _encodings, _open_files, _ranges
-from asend._http._open_files import FileCache, IrregularFileError, OpenFile
+from asend.http import _answers, _conditions, _encodings, _open_files, _ranges
+from asend.http._open_files import FileCache, IrregularFileError, OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +112,7 @@ CONDITIONS: list[tuple[dict[str, str], int]] = [
 @pytest.mark.parametrize(("fields", "status"), CONDITIONS, ids=str)
 def test_conditions_decide_in_their_order(fields: dict[str, str], status: int) -> None:
     assert _conditions.check(fields.get, TAG, TIME) == status
-    assert set(fields) <= set(_conditions.FIELDS)
+    assert set(fields) <= set(_conditions.CONDITIONS)
 
 
 @pytest.mark.parametrize(

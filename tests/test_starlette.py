@@ -26,8 +26,8 @@ from starlette.responses import FileResponse as StockResponse
 from starlette.routing import Route
 
 from asend import Limits
-from asend._http._open_files import FILES
 from asend.asgi import SendfileMiddleware
+from asend.http import FILES
 from asend.starlette import FileResponse
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@
 `aiohttp.web.static`. Tested with aiohttp 3.11.18 and 3.14.5, of which it uses some private methods.
 """
 
-from .._http._open_files import FileCache
+from ..http import FileCache
 from ._file_responses import FileResponse
 from ._static import StaticOptions, StaticResource, add_static, static
 

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
     from aiohttp.http import StreamWriter
 
-    from .._http._answers import Part
-    from .._http._open_files import OpenFile
     from .._limits import Limits
+    from ..http import OpenFile, Part
 
 # A body of this size goes with its head, in one piece: one system call instead of three. 64 KiB are
 # what the kernel takes at once in any case.

@@ -18,11 +18,17 @@ from aiohttp.web_fileresponse import CONTENT_TYPES, FALLBACK_CONTENT_TYPE
 # By a name of its own: `web.FileResponse` may be ours, where an application puts it there.
 from aiohttp.web_fileresponse import FileResponse as StockFileResponse
 
-from .._http._answers import Answer, answer
-from .._http._conditions import FIELDS
-from .._http._encodings import preferred
-from .._http._open_files import FILES, FileCache, IrregularFileError, OpenFile
 from .._limits import Limits
+from ..http import (
+    CONDITIONS,
+    FILES,
+    Answer,
+    FileCache,
+    IrregularFileError,
+    OpenFile,
+    answer,
+    preferred,
+)
 from ._bodies import BLOCK, Sending
 
 if TYPE_CHECKING:
@@ -39,7 +45,7 @@ _log = logging.getLogger(__package__)
 _SUFFIXES: Final = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
 ENCODINGS: Final = tuple(_SUFFIXES)
 # A request with any of these may be answered with something else than the whole file.
-_ASKS_MORE: Final = (hdrs.RANGE, *FIELDS)
+_ASKS_MORE: Final = (hdrs.RANGE, *CONDITIONS)
 # What aiohttp encodes by itself, its own favourite first.
 _COMPRESSIONS: Final = ("deflate", "gzip")
 STALL: Final = Limits(stall=60.0)

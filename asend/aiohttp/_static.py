@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import PathLike
 
-    from .._http._open_files import FileCache
     from .._limits import Limits
+    from ..http import FileCache
 
 # Names are short: 1 MiB or so.
 _MOST_NAMES: Final = 4096

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _ENTITY_TAG = re.compile(r'(W/)?"([^"]*)"')
 # Any of these makes an answer more than the file.
-FIELDS = ("If-Match", "If-Unmodified-Since", "If-None-Match", "If-Modified-Since")
+CONDITIONS = ("If-Match", "If-Unmodified-Since", "If-None-Match", "If-Modified-Since")
 
 
 def check(get: Callable[[str], str | None], etag: str, mtime: int) -> int:

@@ -34,12 +34,11 @@ from asend.aiohttp import (
     FileCache,
     FileResponse,
     StaticResource,
-    _bodies,
     _static,
     add_static,
     static,
 )
-from asend.http import FILES
+from asend.http import FILES, TruncatedError, _sending
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -468,7 +467,7 @@ async def test_a_large_file_is_sent_by_the_kernel(large: Path, by_kernel: list[i
 
     assert reply.body == BODY[:LARGE]
     # Its first bytes go with the head.
-    assert sum(by_kernel) == LARGE - _bodies._FIRST
+    assert sum(by_kernel) == LARGE - _sending._FIRST
 
 
 @pytest.mark.parametrize("size", [1, SMALL, 64 * 1024 - 1000])
@@ -1168,7 +1167,7 @@ async def test_parts_of_a_large_file_go_by_the_kernel(large: Path, by_kernel: li
 
     assert reply.status == 206
     assert [BODY[first:end] in reply.body for first, end in spans] == [True] * 3
-    assert sum(by_kernel) == 199_000 + 3_700_000 - 2 * _bodies._FIRST
+    assert sum(by_kernel) == 199_000 + 3_700_000 - 2 * _sending._FIRST
 
 
 @pytest.mark.parametrize("asked", ["bytes=0-", "bytes=-5", "bytes=0-0", "bytes=0-0,1-1"])
@@ -1683,7 +1682,7 @@ async def test_a_file_that_is_cut_meanwhile_ends_the_connection(
     # What is cut off may come as zeros: the kernel sends the pages of the file, not a copy.
     assert BODY.startswith(body[:left])
     assert b"HTTP" not in body
-    assert outcome == (ConnectionResetError, OSError)
+    assert outcome == (ConnectionResetError, TruncatedError)
     assert len(body) <= handler.sent < LARGE
     [(level, line)] = log.lines
     assert level == "WARNING"
@@ -2158,7 +2157,7 @@ async def test_a_folder_does_all_that_a_file_does(tree: Path, by_kernel: list[in
         encoded = await client.ask("/files/below/file.txt", Accept_Encoding="gzip")
 
     assert whole.body == BODY[:LARGE]
-    assert sum(by_kernel) == LARGE - _bodies._FIRST
+    assert sum(by_kernel) == LARGE - _sending._FIRST
     assert (head.body, head.headers["Content-Length"]) == (b"", str(LARGE))
     assert (part.status, part.body) == (206, BODY[5:10])
     assert same.status == 304

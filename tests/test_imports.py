@@ -93,7 +93,14 @@ ALLOWED: dict[str, set[str]] = {
     "http._encodings": set(),
     "http._answers": {"http._conditions", "http._ranges"},
     "http._open_files": {"_residency"},
-    "http": {"http._answers", "http._conditions", "http._encodings", "http._open_files"},
+    "http._sending": {"streams"},
+    "http": {
+        "http._answers",
+        "http._conditions",
+        "http._encodings",
+        "http._open_files",
+        "http._sending",
+    },
     "_uvicorn": set(),
     "_bodies": {"streams"},
     "_responses": {
@@ -105,7 +112,7 @@ ALLOWED: dict[str, set[str]] = {
         "http",
     },
     "asgi": {"_arguments", "_responses"},
-    "aiohttp._bodies": {"", "streams"},
+    "aiohttp._bodies": {"", "http", "streams"},
     "aiohttp._file_responses": {
         "_limits",
         "aiohttp._bodies",

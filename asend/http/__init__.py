@@ -1,13 +1,15 @@
 """What HTTP asks of who answers with a file, whatever server or framework carries the answer.
 
-Nothing here sends, and only `FileCache.look_up` and `look_beside` may wait: `FileCache` keeps files
-open, `preferred` chooses the coding, `answer` says which status and which parts of the file it is.
+`FileCache` keeps files open, `preferred` chooses the coding, `answer` says which status and which
+parts of the file it is, and `send_parts` sends these. Blocking are `FileCache.look_up` and
+`look_beside` alone.
 """
 
 from ._answers import Answer, Part, answer
 from ._conditions import CONDITIONS
 from ._encodings import preferred
 from ._open_files import FILES, FileCache, IrregularFileError, OpenFile
+from ._sending import TruncatedError, send_parts
 
 __all__ = [
     "CONDITIONS",
@@ -17,6 +19,8 @@ __all__ = [
     "IrregularFileError",
     "OpenFile",
     "Part",
+    "TruncatedError",
     "answer",
     "preferred",
+    "send_parts",
 ]

@@ -347,12 +347,11 @@ def test_beside_a_file_no_link_is_followed(file: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(file)
 
-    assert cache.look_beside(str(link)) is None
-    assert cache.look_beside(str(tmp_path / "missing")) is None
+    assert cache.look_beside([str(link), str(tmp_path / "missing")]) == [None, None]
     assert cache.find(str(tmp_path / "missing")) is None
-    found = cache.look_beside(str(file))
+    [found] = cache.look_beside([str(file)])
     assert found is not None
-    assert cache.look_beside(str(file)) is found
+    assert cache.look_beside([str(file)]) == [found]
 
 
 def special(tmp_path: Path, kind: str) -> Path:
@@ -374,7 +373,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, kind: str) -> Non
 
     with pytest.raises(IrregularFileError):
         cache.look_up(path)
-    assert cache.look_beside(path) is None
+    assert cache.look_beside([path]) == [None]
 
 
 def test_a_fifo_that_takes_the_place_of_a_file_is_not_waited_for(

@@ -1,4 +1,4 @@
-"""One body on its way to a client of aiohttp: past its writer, or through it where that encodes."""
+"""A body that aiohttp encodes on its way to a client."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from .. import streams
-from ..http import TruncatedError, send_parts
+from ..http import TruncatedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from aiohttp.http import StreamWriter
 
     from .._limits import Limits
-    from ..http import OpenFile, Part
+    from ..http import OpenFile
 
 BLOCK: Final = 256 * 1024
 
 
-class Sending:
+class Encoded:
     """One body on its way."""
 
     def __init__(
@@ -43,27 +43,10 @@ class Sending:
             raise ConnectionResetError("Connection lost")
         return None if self._until is None else max(0.001, self._until - monotonic())
 
-    async def past(self, head: bytes, file: OpenFile, parts: Iterable[Part]) -> None:
-        """Send the head and the parts, past aiohttp's writer: what is large by the kernel."""
-        try:
-            await send_parts(
-                self._transport,
-                head,
-                file,
-                parts,
-                timeout=self._left(),
-                limits=self._limits,
-                progress=self._progress,
-            )
-        except RuntimeError:
-            # Lost between two of the calls that it makes: none is begun on a closing transport.
-            self._left()
-            raise
-
     async def _sendall(self, data: bytes) -> None:
         await streams.sendall(self._transport, data, timeout=self._left(), limits=self._limits)
 
-    async def through(self, writer: StreamWriter, file: OpenFile) -> None:
+    async def send(self, writer: StreamWriter, file: OpenFile) -> None:
         """Send the whole file by aiohttp's writer, which encodes it; wait for each block to go."""
         offset, limits, began = 0, self._limits, monotonic()
         while offset < file.size:

@@ -28,11 +28,12 @@ from ..http import (
     OpenFile,
     answer,
     preferred,
+    send_parts,
 )
-from ._bodies import BLOCK, Sending
+from ._bodies import BLOCK, Encoded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.http import StreamWriter
@@ -137,21 +138,21 @@ class FileResponse(StockFileResponse):
         self,
         codings: tuple[str, ...],
         find: Callable[[str], OpenFile | None],
-        find_beside: Callable[[str], OpenFile | None],
+        find_beside: Callable[[Iterable[str]], list[OpenFile | None]],
     ) -> tuple[OpenFile, str | None, bool]:
         """Return the file to send, its coding, and whether others might get another one."""
-        beside = {}
-        for coding in self._encodings:
-            if (file := find_beside(self._name + _SUFFIXES[coding])) is not None:
-                beside[coding] = file
-        for coding in codings:
-            if coding in beside:
-                return beside[coding], coding, True
+        beside = find_beside([self._name + _SUFFIXES[coding] for coding in self._encodings])
+        varies = any(beside)
+        if varies:
+            encoded = dict(zip(self._encodings, beside, strict=True))
+            for coding in codings:
+                if (file := encoded[coding]) is not None:
+                    return file, coding, True
         file = find(self._name)
         if file is None:
             # It was looked for as a sidecar of another.
             raise KeyError(self._name)
-        return file, None, bool(beside)
+        return file, None, varies
 
     async def _answer(
         self, request: web.BaseRequest, file: OpenFile, coding: str | None, *, varies: bool
@@ -231,16 +232,24 @@ class FileResponse(StockFileResponse):
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("Connection lost")
-        sending = Sending(transport, self._timeout, self._limits, self._progress)
         try:
             if self._head:
                 # What aiohttp takes for sent: from here on it writes no other response.
                 writer.output_size += len(self._head)
-                await sending.past(self._head, file, found.parts)
+                await send_parts(
+                    transport,
+                    self._head,
+                    file,
+                    found.parts,
+                    timeout=self._timeout,
+                    limits=self._limits,
+                    progress=self._progress,
+                )
                 writer.output_size += found.nbytes or 0
             else:
                 # Of which there are no ranges.
-                await sending.through(writer, file)
+                encoded = Encoded(transport, self._timeout, self._limits, self._progress)
+                await encoded.send(writer, file)
             await self.write_eof()
         except ConnectionError:
             transport.abort()
@@ -250,8 +259,12 @@ class FileResponse(StockFileResponse):
             level = "info" if isinstance(error, TimeoutError) else "warning"
             getattr(_log, level)("%s %s: %s", request.method, request.rel_url, _in_short(error))
             raise ConnectionResetError(str(error)) from error
-        except BaseException:  # cancelled, or `progress` raised: the peer was promised more
+        except BaseException as error:  # cancelled, too: the peer was promised more
+            was_lost = transport.is_closing()
             transport.abort()
+            if was_lost and isinstance(error, RuntimeError):
+                # Nothing is begun on a transport that closes.
+                raise ConnectionResetError("Connection lost") from error
             raise
         return writer
 

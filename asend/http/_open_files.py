@@ -14,9 +14,12 @@ import threading
 from email.utils import formatdate
 from io import FileIO
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .._residency import PageCache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # A FIFO or a device that took the place of a file must not be waited for.
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -139,16 +142,18 @@ class FileCache:
         Raises:
             KeyError: It has to be looked up.
         """
-        return self._current(path).found
+        return self._current(path, monotonic()).found
 
-    def find_beside(self, path: str) -> OpenFile | None:
-        """Return the file at a path itself, no link, as `find` does."""
-        entry = self._current(path)
-        return None if entry.is_link else entry.found
+    def find_beside(self, paths: Iterable[str]) -> list[OpenFile | None]:
+        """Return the files at some paths themselves, no links, as `find` does."""
+        now = monotonic()
+        entries = [self._current(path, now) for path in paths]
+        return [None if entry.is_link else entry.found for entry in entries]
 
-    def _current(self, path: str) -> _Entry:
+    def _current(self, path: str, now: float) -> _Entry:
         entry = self._entries[path]
-        if monotonic() > entry.until or not (entry.found is None or entry.found.is_current()):
+        found = entry.found
+        if now > entry.until or (found is not None and not found.is_current()):
             raise KeyError(path)
         entry.was_used = True
         return entry
@@ -168,8 +173,11 @@ class FileCache:
         self._keep(path, found, is_link=os.path.islink(path))
         return found
 
-    def look_beside(self, path: str) -> OpenFile | None:
-        """Return the file at a path itself, no link, None if there is none. May wait."""
+    def look_beside(self, paths: Iterable[str]) -> list[OpenFile | None]:
+        """Do the same for files that may be missing, at the paths themselves. May wait."""
+        return [self._look_beside(path) for path in paths]
+
+    def _look_beside(self, path: str) -> OpenFile | None:
         try:
             found = self._reuse(path, follows=False) or OpenFile(path, follows=False)
         except OSError:

@@ -70,6 +70,8 @@ async def send_parts(
         if first is not None:
             pending += first
             offset += len(first)
+            # Not to be held for as long as the file takes.
+            del first
         if offset < end or len(pending) > _SMALL:
             await sendall(stream, pending, timeout=left(), limits=limits, progress=progress)
             pending = b""

@@ -1,4 +1,8 @@
-"""One connection: requests are read and answered in turn, and no wait is without a limit."""
+"""One connection: bytes in, requests; responses, bytes out. No wait is without a limit.
+
+Small files are answered in the very callback that brings the request. All else is a task, one at a
+time; what the client sends meanwhile waits.
+"""
 
 from __future__ import annotations
 
@@ -6,116 +10,340 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from http import HTTPStatus
+from math import inf
+from typing import TYPE_CHECKING, cast
 
 import asend
-from messages import Request, RequestParser, Response, text_response
-from resources import respond
+from activity import Line, Transfer
+from asend.http import TruncatedError, send_parts
+from parser import Request, RequestParser
+from responses import Response, text_response
 
-# Seconds for a request to come in, from its first byte on (for the first one: from accepting on).
-HEADER_SECONDS = 10.0
-# Seconds without a byte of a next request.
-IDLE_SECONDS = 15.0
-# Seconds for a header, and for a body that is in memory.
-SHORT_SECONDS = 60.0
-# A file may take as long as it needs, while the client goes on reading.
-BODY_LIMITS = asend.Limits(stall=60)
-# Seconds for a client to read the last response.
-LINGER_SECONDS = 1.0
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-# Linux only: holds a header back until the first bytes of the file, so that they share a packet.
-MSG_MORE = getattr(socket, "MSG_MORE", 0)
+    from service import Service
+
+# Parsed at a time: more requests than come in so many bytes need not be held.
+FEED_NBYTES = 16 * 1024
+# Answers to pipelined requests that are written before the client has to read.
+MAX_PIPELINED = 256 * 1024
+# Seconds for a client to read the last response, whose end it may not know else.
+LINGER_SECONDS = 2.0
+END_OF_HEAD = b"\r\n\r\n"
+# Linux; Python has no name for it. Socket option: bytes per second that leave.
+SO_MAX_PACING_RATE = 47
 
 logger = logging.getLogger("file_server")
 
 
-async def serve_connection(sock: socket.socket, root: str) -> None:
-    """Answer requests until either side ends the connection. The caller closes the socket."""
-    try:
-        await _answer_requests(sock, root)
-    except (ConnectionError, TimeoutError):
-        pass  # Clients go away, and slow ones are left: nothing to be told about.
-    except Exception:  # it ends this connection, not the server
-        logger.exception("a connection ended by an error")
+class Connection(asyncio.Protocol):
+    """One client.
 
+    Attributes:
+        deadline: When it has to be ended if nothing has happened, by the service's clock.
+    """
 
-async def refuse_connection(sock: socket.socket) -> None:
-    """Answer 503 to whatever is asked. The caller closes the socket."""
-    response = text_response(HTTPStatus.SERVICE_UNAVAILABLE, Retry_After="5")
-    with contextlib.suppress(OSError):
-        await _send(sock, response, Request())
-        await _linger(sock)
-
-
-async def _answer_requests(sock: socket.socket, root: str) -> None:
-    parser = RequestParser()
-    patience = HEADER_SECONDS
-    while (request := await _read_request(sock, parser, patience)) is not None:
-        response = await _respond(root, request)
-        try:
-            is_complete = await _send(sock, response, request)
-        finally:
-            if response.file is not None:
-                response.file.close()
-        # After less than was promised, nothing that follows would be taken for what it is.
-        if not (is_complete and request.keep_alive):
-            await _linger(sock)
-            return
-        patience = IDLE_SECONDS
-
-
-async def _read_request(
-    sock: socket.socket, parser: RequestParser, patience: float
-) -> Request | None:
-    """Return the next request, or None if the client has closed."""
-    loop = asyncio.get_running_loop()
-    begun = False
-    async with asyncio.timeout(patience) as limit:
-        while not parser.requests:
-            data = await loop.sock_recv(sock, parser.room)
-            if not data:
-                return None
-            if not begun:
-                begun = True
-                limit.reschedule(loop.time() + HEADER_SECONDS)
-            parser.feed(data)
-    return parser.requests.popleft()
-
-
-async def _respond(root: str, request: Request) -> Response:
-    """Look for the resource in a worker thread, as disks can be slow."""
-    task = asyncio.create_task(asyncio.to_thread(respond, root, request))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        # A thread cannot be cancelled, and the file that it opens has to be closed.
-        response = await task
-        if response.file is not None:
-            response.file.close()
-        raise
-
-
-async def _send(sock: socket.socket, response: Response, request: Request) -> bool:
-    """Send a response, and tell whether all that its header promises was sent."""
-    head = response.head(request.keep_alive)
-    if request.method == "HEAD":
-        await asend.sock_sendall(sock, head, timeout=SHORT_SECONDS)
-        return True
-    if response.file is None or response.count == 0:
-        await asend.sock_sendall(sock, head + response.body, timeout=SHORT_SECONDS)
-        return True
-    await asend.sock_sendall(sock, head, MSG_MORE, timeout=SHORT_SECONDS)
-    sent = await asend.sock_sendfile(
-        sock, response.file, response.offset, response.count, limits=BODY_LIMITS
+    __slots__ = (
+        "_client",
+        "_has_ended",
+        "_is_full",
+        "_is_last",
+        "_parser",
+        "_service",
+        "_task",
+        "_transport",
+        "_unread",
+        "deadline",
     )
-    return sent == response.count
 
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._parser = RequestParser(service.options.max_header)
+        self._transport: asyncio.Transport
+        self._client = ""
+        # What came while a response was under way.
+        self._unread = b""
+        self._task: asyncio.Task[None] | None = None
+        # Whether the client has to read before it is written more.
+        self._is_full = False
+        # The client has nothing more to say.
+        self._has_ended = False
+        # Nothing is read any more but to see the client's end.
+        self._is_last = False
+        self.deadline = service.now() + service.options.header_timeout
 
-async def _linger(sock: socket.socket) -> None:
-    """Read on for a moment: input that nobody read makes close() reset what was sent."""
-    loop = asyncio.get_running_loop()
-    with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_WR)
-        async with asyncio.timeout(LINGER_SECONDS):
-            while await loop.sock_recv(sock, 64 * 1024):
-                pass
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's are none by their class.
+        self._transport = transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self._client = peer[0] if isinstance(peer, tuple) else ""
+        if self._service.options.rate is not None:
+            self._pace(self._service.options.rate)
+        if not self._service.opened(self):
+            self._drop("too many", HTTPStatus.SERVICE_UNAVAILABLE)
+        elif self._service.is_stopping:
+            transport.close()
+
+    def _pace(self, rate: int) -> None:
+        sock = self._transport.get_extra_info("socket")
+        # A UNIX socket has no pace.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, rate)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_last = True
+        self._service.closed(self)
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_last:
+            return
+        if self._task is None and not self._is_full and len(data) <= FEED_NBYTES:
+            self._feed(data)
+        else:
+            self._unread += data
+            self._read_on()
+
+    def eof_received(self) -> bool:
+        self._has_ended = True
+        # Who has nothing more to ask may still want to read; TLS has no such end.
+        may_read = self._task is not None or self._is_full
+        return may_read and self._transport.can_write_eof()
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+        self._wait()
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        if self._task is None and not self._is_last:
+            self._read_on()
+
+    # What the service calls.
+
+    def expire(self) -> None:
+        """End the connection, as its deadline has passed."""
+        if self._is_last:
+            self.abort()
+        elif self._is_full:
+            # Of answers that are in memory; asend looks at all others.
+            self._count("slow reader")
+            self.abort()
+        elif self._parser.is_within:
+            self._drop("slow header", HTTPStatus.REQUEST_TIMEOUT)
+        else:
+            self._transport.close()
+
+    def stop(self) -> None:
+        """End the connection with the response that is under way, if there is one."""
+        if self._task is None and not self._is_last:
+            self._finish()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self._transport.abort()
+
+    # Requests.
+
+    def _feed(self, data: bytes) -> None:
+        parser = self._parser
+        was_within = parser.is_within
+        parser.feed(data)
+        if parser.requests:
+            self._answer()
+            self._wait()
+        elif not was_within:
+            # From the first byte on: bytes that trickle in after it win no time.
+            self._wait()
+
+    def _wait(self) -> None:
+        """Have all that is waited for come in time."""
+        if self._is_last:
+            return
+        options = self._service.options
+        if self._task is not None:
+            # Its limits are those of what it sends.
+            self.deadline = inf
+        elif self._is_full:
+            self.deadline = self._service.now() + options.stall
+        elif self._parser.is_within:
+            self.deadline = self._service.now() + options.header_timeout
+        else:
+            self.deadline = self._service.now() + options.keep_alive
+
+    def _answer(self) -> None:
+        """Answer what was asked, up to what takes a task, or till the client has to read."""
+        requests, service, transport = self._parser.requests, self._service, self._transport
+        while requests and self._is_waiting:
+            request = requests.popleft()
+            ready = None
+            if request.is_plain and request.keep_alive and not service.is_stopping:
+                ready = service.folder.ready(request, service.date)
+            if ready is None or (requests and transport.get_write_buffer_size() > MAX_PIPELINED):
+                self._task = asyncio.ensure_future(self._respond(request))
+                return
+            transport.write(ready)
+            self._log(request, 200, len(ready) - ready.index(END_OF_HEAD) - len(END_OF_HEAD))
+            if requests and transport.is_closing():
+                # The client has gone: asyncio would complain of each further one in the log.
+                requests.clear()
+
+    def _read_on(self) -> None:
+        """Go on with what was asked during a response, then with what came, then with reading."""
+        self._answer()
+        while self._unread and self._is_waiting:
+            data, self._unread = self._unread[:FEED_NBYTES], self._unread[FEED_NBYTES:]
+            self._feed(data)
+        self._wait()
+        if self._is_last or self._transport.is_closing():
+            return
+        if not self._is_waiting:
+            if self._unread:
+                self._transport.pause_reading()
+        elif self._has_ended or self._service.is_stopping:
+            self._finish()
+        else:
+            self._transport.resume_reading()
+
+    @property
+    def _is_waiting(self) -> bool:
+        return self._task is None and not self._is_full and not self._is_last
+
+    # Responses.
+
+    async def _respond(self, request: Request) -> None:
+        may_follow = False
+        try:
+            may_follow = await self._send(request, await self._find(request))
+        except TimeoutError:
+            self._count("slow reader")
+            self.abort()
+        except TruncatedError as error:
+            # After less than was promised, nothing that follows would be taken for what it is.
+            logger.warning("%s: %s", request.target.decode("ascii", "replace"), error)
+            self.abort()
+        except Exception as error:  # it ends this connection, not the server
+            if not (isinstance(error, ConnectionError) or self._transport.is_closing()):
+                logger.exception("a connection was ended by an error")
+            self.abort()
+        finally:
+            self._task = None
+        if may_follow:
+            self._read_on()
+        else:
+            self._finish()
+
+    async def _find(self, request: Request) -> Response:
+        folder = self._service.folder
+        response = folder.respond_now(request)
+        if response is not None:
+            return response
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, folder.respond, request)
+
+    async def _send(self, request: Request, response: Response) -> bool:
+        """Send a response; tell whether another one may follow."""
+        keep_alive = request.keep_alive and not self._service.is_stopping
+        has_blocks = response.blocks is not None
+        if has_blocks and request.version == "1.0":
+            # Its end is that of the connection.
+            keep_alive = False
+        elif has_blocks:
+            response.fields = {**response.fields, "Transfer-Encoding": "chunked"}
+        head = response.head(keep_alive=keep_alive, version=request.version)
+        transfer = Transfer(self._client, request.target.decode("ascii", "replace"), 0)
+        try:
+            if request.method == "HEAD":
+                self._transport.write(head)
+            elif response.blocks is not None:
+                is_chunked = request.version != "1.0"
+                await self._send_blocks(head, response.blocks, transfer, is_chunked=is_chunked)
+            elif response.file is not None:
+                transfer.nbytes = response.nbytes or 0
+                await self._send_file(head, response, transfer)
+            else:
+                self._transport.write(head + response.body)
+                transfer.sent = len(response.body)
+        finally:
+            self._log(request, response.status, transfer.sent)
+        return keep_alive
+
+    async def _send_file(self, head: bytes, response: Response, transfer: Transfer) -> None:
+        assert response.file is not None
+        with self._service.activity.under_way(transfer):
+            await send_parts(
+                self._transport,
+                head,
+                response.file,
+                response.parts,
+                limits=self._service.limits,
+                progress=transfer.add,
+            )
+
+    async def _send_blocks(
+        self, head: bytes, blocks: Iterator[bytes], transfer: Transfer, *, is_chunked: bool
+    ) -> None:
+        loop, limits = asyncio.get_running_loop(), self._service.limits
+        pending = head
+        while block := await loop.run_in_executor(None, next, blocks, b""):
+            pending += b"%x\r\n%b\r\n" % (len(block), block) if is_chunked else block
+            await asend.sendall(self._transport, pending, limits=limits)
+            transfer.add(len(block))
+            pending = b""
+        pending += b"0\r\n\r\n" if is_chunked else b""
+        await asend.sendall(self._transport, pending, limits=limits)
+
+    def _drop(self, reason: str, status: HTTPStatus) -> None:
+        """Refuse what comes from this client, and count it."""
+        self._count(reason)
+        fields = {"Retry_After": "5"} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+        response = text_response(status, **fields)
+        self._transport.write(response.head(keep_alive=False) + response.body)
+        self._log(Request(error=status), status, len(response.body))
+        self._finish()
+
+    def _finish(self) -> None:
+        """End the connection after what was written; input that is not read would reset it."""
+        self._is_last = True
+        self._unread = b""
+        self._parser.requests.clear()
+        transport = self._transport
+        if transport.is_closing():
+            return
+        self.deadline = self._service.now() + LINGER_SECONDS
+        if transport.can_write_eof() and not self._has_ended:
+            # The client may have reset the connection, which asyncio has yet to find out.
+            with contextlib.suppress(OSError):
+                transport.write_eof()
+            transport.resume_reading()
+        else:
+            transport.close()
+
+    # Accounts.
+
+    def _count(self, reason: str) -> None:
+        self._service.activity.dropped[reason] += 1
+
+    def _log(self, request: Request, status: int, nbytes: int) -> None:
+        activity = self._service.activity
+        activity.requests += 1
+        activity.nbytes += nbytes
+        if activity.log is not None:
+            target = request.target.decode("ascii", "replace")
+            activity.log(
+                Line(
+                    self._client,
+                    time.time(),
+                    f"{request.method} {target} HTTP/{request.version}",
+                    status,
+                    nbytes,
+                    request.get("Referer") or "-",
+                    request.get("User-Agent") or "-",
+                )
+            )

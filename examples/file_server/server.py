@@ -1,79 +1,173 @@
-"""The listening socket, and how many connections are served at a time."""
+"""One serving process: it accepts connections until it is told to stop, and stops in two steps."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import logging
+import resource
 import socket
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
-from connection import refuse_connection, serve_connection
+from files import most_kept
+from listeners import BACKLOG
+from options import DEFAULTS
 
 if TYPE_CHECKING:
-    from typing import NoReturn
+    import ssl
+    from collections.abc import Callable
 
-# Each connection needs a descriptor or two; 1024 of them is what many systems allow.
-MAX_CONNECTIONS = 1000
-# Seconds until accepting is tried again after an error, such as too many open files.
-ACCEPT_PAUSE = 0.1
+    from options import Options
+    from service import Service
+
+# Accepted in a row at most, until other callbacks of the loop have their turn.
+ACCEPTED_AT_ONCE = 100
+# A connection has its socket, and while it is sent a file that, and a second descriptor to wait by.
+DESCRIPTORS_EACH = 3
+# For all else, besides the files that are kept open.
+DESCRIPTORS_LEFT = 64
+# Of which nobody need be told that there could be more of them.
+MANY = 1000
+# asyncio complains once for each client that it cannot accept: this often is enough.
+COMPLAINT_SECONDS = 60
 
 logger = logging.getLogger("file_server")
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket for a host name or an address of IPv4 or IPv6.
+class Stop:
+    """What tells a server to stop: gracefully, then at once."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.at_once = asyncio.Event()
+
+    def step(self) -> None:
+        """Stop gracefully, or at once where that has begun. For signals."""
+        (self.at_once if self.begun.is_set() else self.begun).set()
+
+    def begin(self) -> None:
+        """Stop gracefully, however often that is said."""
+        self.begun.set()
+
+    def hurry(self) -> None:
+        """Stop at once."""
+        self.begun.set()
+        self.at_once.set()
+
+
+async def serve(
+    sockets: list[socket.socket],
+    service: Service,
+    options: Options,
+    tls: ssl.SSLContext | None,
+    stop: Stop,
+) -> int:
+    """Serve on listening sockets, which are closed when the stop begins.
+
+    Returns:
+        How many responses were aborted in the end.
+    """
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(complain_seldom())
+    service.start()
+    servers = [await _accepting(sock, service, options, tls) for sock in sockets]
+    await stop.begun.wait()
+    for server in servers:
+        # Not waited for: that would be for the connections too, which have a time limit.
+        server.close()
+    return await _stopped(service, options.stop_timeout, stop)
+
+
+async def _accepting(
+    sock: socket.socket, service: Service, options: Options, tls: ssl.SSLContext | None
+) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    more: dict[str, Any] = {"backlog": ACCEPTED_AT_ONCE}
+    if tls is not None:
+        more |= {"ssl": tls, "ssl_handshake_timeout": options.header_timeout}
+    if sock.family == socket.AF_UNIX and not isinstance(loop, asyncio.SelectorEventLoop):
+        # The path is not the loop's to remove: others may accept there, now or next.
+        more["cleanup_socket"] = False
+        server = await loop.create_unix_server(service.connect, sock=sock, **more)
+    else:
+        # asyncio's takes UNIX sockets too, and leaves their path alone.
+        server = await loop.create_server(service.connect, sock=sock, **more)
+    # To asyncio a backlog is also how often to accept in a row. The last listen() counts.
+    sock.listen(BACKLOG)
+    return server
+
+
+async def _stopped(service: Service, seconds: float, stop: Stop) -> int:
+    graceful = asyncio.ensure_future(service.stop(seconds))
+    impatient = asyncio.ensure_future(stop.at_once.wait())
+    await asyncio.wait([graceful, impatient], return_when=asyncio.FIRST_COMPLETED)
+    impatient.cancel()
+    if graceful.done():
+        return graceful.result()
+    graceful.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await graceful
+    return await service.stop(0)
+
+
+def loop_factory(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:
+    """Return what makes event loops, and which ones: "auto" is uvloop where that is installed.
 
     Raises:
-        OSError: The name is unknown, or the address is taken, foreign or not permitted.
-        UnicodeError: The name cannot be one.
+        ImportError: uvloop is asked for, and is not installed.
     """
-    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-    # On POSIX systems create_server() sets SO_REUSEADDR.
-    listener = socket.create_server((host, port), family=family, backlog=1024)
-    listener.setblocking(False)
-    return listener
-
-
-async def serve(listener: socket.socket, root: str) -> NoReturn:
-    """Serve the folder `root`, an absolute path without symlinks, until cancelled.
-
-    Cancellation closes all connections.
-    """
-    async with asyncio.TaskGroup() as group:
-        connections: set[asyncio.Task[None]] = set()
-        while True:
-            sock = await _accept(listener)
-            _start(group, connections, sock, root)
-
-
-def _start(
-    group: asyncio.TaskGroup,
-    connections: set[asyncio.Task[None]],
-    sock: socket.socket,
-    root: str,
-) -> None:
-    is_full = len(connections) >= MAX_CONNECTIONS
-    task = group.create_task(refuse_connection(sock) if is_full else serve_connection(sock, root))
-    if not is_full:
-        connections.add(task)
-
-    def finish(task: asyncio.Task[None]) -> None:
-        # Not in the coroutine, which never runs if it is cancelled before its first step.
-        connections.discard(task)
-        sock.close()
-
-    task.add_done_callback(finish)
-
-
-async def _accept(listener: socket.socket) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    while True:
+    if name != "asyncio":
         try:
-            sock, _ = await loop.sock_accept(listener)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError as error:
-            # The connection is still in the queue: to go on at once would be to spin.
-            logger.warning("cannot accept: %s", error)
-            await asyncio.sleep(ACCEPT_PAUSE)
+            import uvloop
+        except ImportError:
+            if name == "uvloop":
+                raise
         else:
-            return sock
+            return uvloop.new_event_loop, "uvloop"
+    return asyncio.new_event_loop, "asyncio"
+
+
+def fit_open_files(options: Options) -> tuple[Options, str | None]:
+    """Raise this process's limit of open files, and lower the connections to what it allows.
+
+    Returns:
+        The options, and a line for the user if they had to change.
+    """
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS says that there is no limit, and has one.
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        limit = most
+    fitting = max(1, (limit - most_kept(limit) - DESCRIPTORS_LEFT) // DESCRIPTORS_EACH)
+    wanted = options.max_connections
+    if limit == resource.RLIM_INFINITY or wanted <= fitting:
+        return options, None
+    options = dataclasses.replace(options, max_connections=fitting)
+    if wanted == DEFAULTS.max_connections and fitting >= MANY:
+        # Nobody has asked for more.
+        return options, None
+    note = f"at most {fitting} connections, as {limit} open files are allowed"
+    return options, note
+
+
+def complain_seldom() -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """Return an exception handler that says now and then that clients cannot be accepted.
+
+    asyncio says so for each of them, and tries again after a second. uvloop closes them instead,
+    and says nothing.
+    """
+    silent_until = 0.0
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal silent_until
+        if context["message"] == "socket.accept() out of system resource":
+            if monotonic() >= silent_until:
+                silent_until = monotonic() + COMPLAINT_SECONDS
+                logger.warning("cannot accept: %s", context["exception"])
+        # That it tries again on a socket that was closed meanwhile is nothing to be told.
+        elif "_start_serving" not in context["message"]:
+            loop.default_exception_handler(context)
+
+    return handle

@@ -27,6 +27,7 @@ ROWS = (
     "files",
     "streams",
     "handlers",
+    "file_server",
     "pauses",
     "cold",
     "residency",

@@ -1,4 +1,4 @@
-"""HTTP servers in a process of their own, on a core of their own: `with serving(...) as server`.
+"""HTTP servers of frameworks, as benchmarks.servers runs them: `with serving(...) as server`.
 
 Each serves the files of a folder under /files, and a small answer under /api beside them. They
 differ in framework, event loop and whose file responses they send, asend's or the framework's.
@@ -9,13 +9,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import socket
-import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .servers import Server, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,43 +22,14 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-# The load is on the other.
-_CORE = 0
-_TICKS = os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server that runs."""
-
-    pid: int
-    port: int
-
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.port}/{path}"
-
-    def cpu(self) -> float:
-        """Return the CPU seconds that it has taken, those of its threads included."""
-        # After the name, which may contain anything: user time is the 14th field, system the 15th.
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
-
 
 @contextlib.contextmanager
 def serving(framework: str, loop: str, whose: str, directory: Path) -> Iterator[Server]:
     """Run a server while the context is open."""
-    command = ["-m", "benchmarks.apps", framework, loop, whose, str(directory)]
-    with subprocess.Popen(
-        ["taskset", "-c", str(_CORE), sys.executable, *command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    command = [sys.executable, "-m", "benchmarks.apps", framework, loop, whose, str(directory)]
+    with running(command) as process:
         assert process.stdout is not None
-        try:
-            yield Server(process.pid, int(process.stdout.readline()))
-        finally:
-            process.terminate()
+        yield Server(process.pid, int(process.stdout.readline()))
 
 
 def _aiohttp(directory: Path, whose: str) -> Any:

@@ -8,6 +8,8 @@ import os
 import platform
 from pathlib import Path
 
+from . import servers
+
 _PACKAGES = ("uvloop", "trio", "anyio", "aiohttp", "starlette", "uvicorn")
 
 
@@ -15,6 +17,7 @@ def describe(directory: Path) -> dict[str, str]:
     """Return the machine, the versions, and the file system that the files lie on."""
     import asend
 
+    nginx = servers.nginx_version()
     return {
         "date": datetime.date.today().isoformat(),
         "cpu": _field("/proc/cpuinfo", "model name") or platform.processor(),
@@ -25,6 +28,7 @@ def describe(directory: Path) -> dict[str, str]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "asend": asend.__version__,
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        **({} if nginx is None else {"nginx": nginx}),
     }
 
 

@@ -1,4 +1,4 @@
-"""Loads an HTTP server with wrk (https://github.com/wg/wrk): `load(url, connections, seconds)`."""
+"""Loads an HTTP server with wrk (https://github.com/wg/wrk): `counted(start(url, ...))`."""
 
 from __future__ import annotations
 
@@ -70,8 +70,3 @@ def counted(process: subprocess.Popen[str]) -> Load:
     if errors:
         raise RuntimeError(f"{errors:.0f} requests failed: {output}")
     return Load(int(requests), duration / 1e6, int(nbytes), p99 / 1000)
-
-
-def load(url: str, connections: int, seconds: float) -> Load:
-    """Load a server for some whole seconds, with so many connections that are kept alive."""
-    return counted(start(url, connections, seconds))

@@ -9,25 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from .. import wrk
-from ..apps import Server, serving
+from .. import loads, wrk
+from ..apps import serving
 from ..harness import CPU, RATE, Arm, Case, Measure, Sample, Target, Work
 from ..sending import KIB, MIB, new_file
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
-_Sampler: TypeAlias = Callable[[Server, str, int], Sample]
+    from ..servers import Server
 
-_REQUESTS = Measure("requests/s", more_is_better=True, digits=0)
-_CPU_EACH = Measure("CPU us/request", digits=1)
-_P99 = Measure("p99, ms")
+_Load: TypeAlias = "Callable[[Server], Sample]"
+
 _CONNECTIONS = 16
 _DOWNLOADS = 8
 _LOOPS = ("asyncio", "uvloop")
@@ -81,11 +78,8 @@ def _on(
     }
     seconds = work.pick(2, 1)
 
-    def case(title: str, sample: _Sampler, path: Path, targets: Iterator[Target]) -> Case:
-        arms = [
-            Arm(name, partial(sample, servers[whose], f"files/{path.name}", seconds))
-            for whose, name in names.items()
-        ]
+    def case(title: str, load: _Load, targets: Iterator[Target]) -> Case:
+        arms = [Arm(name, partial(load, servers[whose])) for whose, name in names.items()]
         return Case(f"{framework} on {loop}, {title}", arms, [*targets])
 
     def aim(measure: Measure, bound: float | None) -> Iterator[Target]:
@@ -93,14 +87,20 @@ def _on(
             for whose in aims.whose:
                 yield Target(names[whose], measure, bound, [names["stock"]])
 
+    paths = {size: f"files/{file.name}" for size, file in files.items()}
     for size in sizes[:3]:
+        load = partial(loads.requests, path=paths[size], connections=_CONNECTIONS, seconds=seconds)
         bound = aims.requests if size == 4 * KIB else None
-        yield case(_size(size), _requests, files[size], aim(_REQUESTS, bound))
+        yield case(_size(size), load, aim(loads.REQUESTS, bound))
     largest = sizes[-1]
+    load = partial(loads.transfer, path=paths[largest], connections=1, seconds=seconds)
     targets = [*aim(RATE, aims.rate), *aim(CPU, aims.cpu if loop == "uvloop" else None)]
-    yield case(_size(largest), _bytes, files[largest], iter(targets))
+    yield case(_size(largest), load, iter(targets))
+    load = partial(
+        loads.latency, path="api", download=paths[largest], downloads=_DOWNLOADS, seconds=seconds
+    )
     title = f"the small route during {_DOWNLOADS} downloads"
-    yield case(title, _latency, files[largest], aim(_P99, 0.5))
+    yield case(title, load, aim(loads.P99, 0.5))
 
 
 def _name(whose: str) -> str:
@@ -109,26 +109,3 @@ def _name(whose: str) -> str:
 
 def _size(nbytes: int) -> str:
     return f"{nbytes // KIB} KiB" if nbytes < MIB else f"{nbytes // MIB} MiB"
-
-
-def _requests(server: Server, path: str, seconds: int) -> Sample:
-    before = server.cpu()
-    load = wrk.load(server.url(path), _CONNECTIONS, seconds)
-    cpu = server.cpu() - before
-    return {_REQUESTS: load.rate, _CPU_EACH: cpu / load.requests * 1e6}
-
-
-def _bytes(server: Server, path: str, seconds: int) -> Sample:
-    before = server.cpu()
-    load = wrk.load(server.url(path), 1, seconds)
-    cpu = server.cpu() - before
-    return {RATE: load.nbytes / load.seconds / 1e9, CPU: cpu / load.nbytes * 1e9}
-
-
-def _latency(server: Server, path: str, seconds: int) -> Sample:
-    downloads = wrk.start(server.url(path), _DOWNLOADS, seconds + 2)
-    # Until they are at full speed.
-    time.sleep(0.5)
-    load = wrk.counted(wrk.start(server.url("api"), 1, seconds, is_first=True))
-    transferred = wrk.counted(downloads)
-    return {_P99: load.p99, RATE: transferred.nbytes / transferred.seconds / 1e9}

@@ -32,7 +32,6 @@ FEED_NBYTES = 16 * 1024
 MAX_PIPELINED = 256 * 1024
 # Seconds for a client to read the last response, whose end it may not know else.
 LINGER_SECONDS = 2.0
-END_OF_HEAD = b"\r\n\r\n"
 # Linux; Python has no name for it. Socket option: bytes per second that leave.
 SO_MAX_PACING_RATE = 47
 
@@ -123,7 +122,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._is_full = False
         if self._task is None and not self._is_last:
-            self._read_on()
+            # Not in here, where asyncio is still writing: a write that fails would end it twice.
+            asyncio.get_running_loop().call_soon(self._read_on)
 
     # What the service calls.
 
@@ -180,7 +180,9 @@ class Connection(asyncio.Protocol):
     def _answer(self) -> None:
         """Answer what was asked, up to what takes a task, or till the client has to read."""
         requests, service, transport = self._parser.requests, self._service, self._transport
-        while requests and self._is_waiting:
+        if self._task is not None:
+            return
+        while requests and not self._is_full and not self._is_last:
             request = requests.popleft()
             ready = None
             if request.is_plain and request.keep_alive and not service.is_stopping:
@@ -188,8 +190,9 @@ class Connection(asyncio.Protocol):
             if ready is None or (requests and transport.get_write_buffer_size() > MAX_PIPELINED):
                 self._task = asyncio.ensure_future(self._respond(request))
                 return
-            transport.write(ready)
-            self._log(request, 200, len(ready) - ready.index(END_OF_HEAD) - len(END_OF_HEAD))
+            whole, nbytes = ready
+            transport.write(whole)
+            self._log(request, 200, nbytes)
             if requests and transport.is_closing():
                 # The client has gone: asyncio would complain of each further one in the log.
                 requests.clear()
@@ -219,6 +222,8 @@ class Connection(asyncio.Protocol):
 
     async def _respond(self, request: Request) -> None:
         may_follow = False
+        if request.error is not None:
+            self._count("malformed")
         try:
             may_follow = await self._send(request, await self._find(request))
         except TimeoutError:
@@ -336,11 +341,12 @@ class Connection(asyncio.Protocol):
         activity.nbytes += nbytes
         if activity.log is not None:
             target = request.target.decode("ascii", "replace")
+            line = f"{request.method} {target} HTTP/{request.version}" if target else "-"
             activity.log(
                 Line(
                     self._client,
                     time.time(),
-                    f"{request.method} {target} HTTP/{request.version}",
+                    line,
                     status,
                     nbytes,
                     request.get("Referer") or "-",

@@ -54,10 +54,15 @@ class Folder:
         self._now = now
         self._known: dict[tuple[bytes, bytes | None], tuple[Resource, Variant]] = {}
 
-    def ready(self, request: Request, date: bytes) -> bytes | None:
-        """Return the whole answer to a plain request as bytes, None if it is not at hand."""
+    def ready(self, request: Request, date: bytes) -> tuple[bytes, int] | None:
+        """Return the whole answer to a plain request, and how long its body is.
+
+        None: It is not at hand.
+        """
         known = self._recall(request)
-        return None if known is None else known[1].ready(date)
+        if known is None or (whole := known[1].ready(date)) is None:
+            return None
+        return whole, known[1].file.size
 
     def _recall(self, request: Request) -> tuple[Resource, Variant] | None:
         known = self._known.get((request.target, request.fields.get(b"accept-encoding")))

@@ -111,7 +111,8 @@ class RequestParser:
     def _refuse(self, error: HTTPStatus) -> None:
         # What was answered or refused before stays what it is.
         if not (self.requests and self.requests[-1].error):
-            self.requests.append(Request(target=self._target, error=error))
+            method = self._parser.get_method().decode("ascii") if self._target else ""
+            self.requests.append(Request(method, self._target, error=error))
 
     # Called by httptools, with the target in pieces where it came so.
 

@@ -42,13 +42,13 @@ DIGITS = b"0123456789"
 DATA = b"".join(b"%d," % n for n in range(20_000))
 # More than all buffers between the server and a client that does not read.
 HUGE = 16 * 1024 * 1024
-# Buffers of the server's sockets: small, so that there is something to wait for.
+# Of sockets: small, so that there is something to wait for.
 BUFFER = 64 * 1024
 # Limits that no test is to run into by accident; those of a test of limits are short instead.
 AMPLE = {"header_timeout": 60.0, "keep_alive": 60.0, "stall": 60.0, "cache_seconds": 60.0}
-# No test waits until a limit has passed for less than this to see that it was kept.
+# Seconds of a limit that a test has to wait for.
 SHORT = 0.1
-# From the last character on: RFC 9110, sections 5.1 and 5.5.
+# RFC 9110, sections 5.1 and 5.5, but what this server says is in ASCII, and never nothing.
 FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)")
 STATUS_LINE = re.compile(rb"HTTP/1\.1 ([2-5]\d\d) [A-Z][A-Za-z -]+")
 
@@ -73,14 +73,14 @@ class Client:
     """A connection on which bytes are written as they are, and replies read strictly.
 
     Args:
-        buffer: Bytes that the kernel keeps for this client at most; None: as many as it likes.
+        buffer: Bytes that the kernel keeps of each direction; None: as many as it likes.
     """
 
     def __init__(self, port: int, *, buffer: int | None = None) -> None:
         self.sock = socket.socket()
         self.sock.settimeout(PATIENCE)
         if buffer is not None:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            set_buffers(self.sock, buffer)
         self.sock.connect(("127.0.0.1", port))
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._file = self.sock.makefile("rb")
@@ -184,6 +184,11 @@ class Client:
             yield self.read(nbytes)
             assert self._line() == b""
         assert self._line() == b""
+
+
+def set_buffers(sock: socket.socket, nbytes: int) -> None:
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, nbytes)
 
 
 def request(target: str, *fields: str, method: str = "GET") -> bytes:
@@ -325,8 +330,8 @@ def serving(root: Path, loop: str, **options: object) -> Iterator[Server]:
             runner.run(found[0].serve(sock, is_ready))
 
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as sock:
-        # Connections inherit it.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        # Connections inherit them.
+        set_buffers(sock, BUFFER)
         sock.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=run)
         thread.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from email.utils import formatdate
+from itertools import chain
 from mimetypes import MimeTypes
 from typing import TYPE_CHECKING
 
@@ -521,7 +522,7 @@ def wanted(specs: list[Spec], size: int) -> bytearray:
 
 @given(asked=range_fields())
 @settings(
-    max_examples=100,
+    max_examples=60,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -613,6 +614,15 @@ def test_the_best_coding_that_a_client_takes_is_sent(
     # Whatever was sent, another client may be sent something else.
     assert reply.fields["vary"] == "Accept-Encoding"
     assert reply.fields["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_no_client_gets_the_coding_of_another(site: Server) -> None:
+    with site.connect() as client:
+        # Before and after one who does not say what it takes.
+        for values in chain.from_iterable((values, ()) for values in ACCEPTED):
+            reply = client.get("/all.txt", *(f"Accept-Encoding: {value}" for value in values))
+
+            assert reply.fields.get("content-encoding") == ACCEPTED[values]
 
 
 def test_each_coding_has_its_own_tag(site: Server) -> None:

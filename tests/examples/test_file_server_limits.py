@@ -6,6 +6,7 @@ import os
 import random
 import select
 import time
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ SMALL = DATA[:60_000]
 # Where the file server draws the line, whatever the options.
 LONGEST_TARGET = 8 * 1024
 LARGEST_BODY = 64 * 1024
+# What may be on the way in buffers of client, server and kernel, and more than that.
+MAX_UNREAD = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +89,8 @@ def test_a_request_that_does_not_end_is_not_waited_for(root: Path, loop: str, se
         assert (reply.status, reply.is_last) == (408, True)
         assert client.rest() == b""
         assert server.activity.dropped == {"slow header": 1}
+        [line] = server.lines
+        assert (line.request, line.status) == ("-", 408)
 
 
 def test_a_client_that_says_nothing_is_not_waited_for(root: Path, loop: str) -> None:
@@ -180,21 +185,19 @@ def test_a_client_that_asks_on_and_never_reads_is_left(root: Path, loop: str, ta
         with server.connect() as client:
             client.get(target)
         with server.connect(buffer=BUFFER) as client:
-            client.sock.settimeout(SHORT / 10)
-            requests = request(target) * 5000
-            sent = 0
-            try:
-                while sent < 20 * len(requests):
+            # Longer than any pause in which the server still reads.
+            client.sock.settimeout(SHORT / 2)
+            requests, sent = request(target) * 10_000, 0
+            with suppress(TimeoutError, ConnectionError):
+                while sent < MAX_UNREAD:
                     sent += client.sock.send(requests)
-            except (TimeoutError, ConnectionError):
-                pass
             client.sock.settimeout(PATIENCE)
 
             received = ended_by_us(server, client, "slow reader")
 
-        # It was not read from either, so that nothing piled up.
-        assert sent < 20 * len(requests)
-        assert server.activity.nbytes - len(received) < 1024 * 1024
+        # It was not read from either, and nothing piled up.
+        assert sent < MAX_UNREAD
+        assert server.activity.nbytes - len(received) < MAX_UNREAD
 
 
 def test_a_client_that_asks_on_and_reads_later_gets_all(site: Server) -> None:
@@ -495,11 +498,12 @@ def test_a_client_that_ends_before_its_request_gets_no_answer(site: Server, sent
 
 @pytest.mark.parametrize("target", ["/huge.bin", "/many/", "/small.bin"])
 def test_a_client_that_goes_away_stops_its_download(site: Server, target: str) -> None:
-    client = site.connect(buffer=BUFFER)
-    client.send(request(target) * 100)
-    client.head()
+    for _ in range(5):
+        client = site.connect(buffer=BUFFER)
+        client.send(request(target) * 100)
+        client.head()
 
-    client.reset()
+        client.reset()
 
     until(lambda: not site.activity.connections)
     until(lambda: not site.activity.transfers)
@@ -708,19 +712,22 @@ def test_a_folder_that_cannot_be_read_to_its_end_ends_the_connection(
 # The end
 
 
-def test_a_download_may_end_when_the_server_stops(root: Path, loop: str) -> None:
+@pytest.mark.parametrize("asks_on", [False, True])
+def test_a_download_may_end_when_the_server_stops(root: Path, loop: str, asks_on: bool) -> None:
     with serving(root, loop) as server, server.connect(buffer=BUFFER) as client:
         client.ask("/huge.bin")
         _, fields = client.head()
         stopping = server.begin_stop(PATIENCE)
         server.settle()
-        client.ask("/digits.txt")
+        if asks_on:
+            client.ask("/digits.txt")
 
-        # It was told that more may follow; that is for the next server.
+        # It was told that more may follow; that is for the next server, or the last of this one.
         assert "connection" not in fields
         assert not client.read(HUGE).strip(b"\0")
         rest = client.rest()
-        assert rest == b"" or (b"Connection: close\r\n" in rest and rest.endswith(DIGITS))
+        is_answered = b"Connection: close\r\n" in rest and rest.endswith(DIGITS)
+        assert rest == b"" or (asks_on and is_answered)
         client.close()
         assert stopping.result(PATIENCE) == 0
 
@@ -790,6 +797,32 @@ def test_each_answer_is_counted_and_logged_once(site: Server) -> None:
         assert line.request == f"{method} {target} HTTP/1.1"
         assert (line.client, line.referer, line.agent) == ("127.0.0.1", "r", "a")
         assert abs(line.moment - time.time()) < PATIENCE
+
+
+REFUSED = {
+    b"nonsense\r\n\r\n": ("-", 400),
+    b"FROBNICATE / HTTP/1.1\r\n\r\n": ("-", 405),
+    b"PUT /x HTTP/1.1\r\nHost : x\r\n\r\n": ("PUT /x HTTP/1.1", 400),
+    b"HEAD /x HTTP/1.1\r\nHost : x\r\n\r\n": ("HEAD /x HTTP/1.1", 400),
+    b"PUT /x HTTP/1.1\r\n\r\n": ("PUT /x HTTP/1.1", 400),
+    b"PUT /x HTTP/1.0\r\nExpect: x\r\n\r\n": ("PUT /x HTTP/1.0", 417),
+    b"GET /x HTTP/2.0\r\n\r\n": ("GET /x HTTP/2.0", 505),
+}
+
+
+@pytest.mark.parametrize("sent", REFUSED)
+def test_what_is_refused_is_counted_and_logged_as_far_as_it_is_known(
+    site: Server, sent: bytes
+) -> None:
+    with site.connect() as client:
+        client.send(sent)
+
+        assert client.reply(sent.split()[0].decode()).is_last
+        assert client.rest() == b""
+
+    [line] = site.lines
+    assert (line.request, line.status) == REFUSED[sent]
+    assert site.activity.dropped == {"malformed": 1}
 
 
 def test_a_download_is_shown_while_it_goes_on(site: Server) -> None:

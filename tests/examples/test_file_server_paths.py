@@ -298,7 +298,7 @@ PIECES = st.sampled_from(
 
 @given(pieces=st.lists(PIECES, max_size=12))
 @settings(
-    max_examples=200,
+    max_examples=100,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -142,8 +142,12 @@ class Connection(asyncio.Protocol):
 
     def stop(self) -> None:
         """End the connection with the response that is under way, if there is one."""
-        if self._task is None and not self._is_last:
+        if self._task is not None or self._is_last:
+            return
+        if self._parser.is_within or self._is_full:
             self._finish()
+        else:
+            self._transport.close()
 
     def abort(self) -> None:
         """End the connection at once."""

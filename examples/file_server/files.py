@@ -124,18 +124,18 @@ class Files:
     Args:
         options: What is served, and for how long it is believed.
         confinement: Which files may be.
-        now: Returns the time, by a monotonic clock that may be coarse.
+        now: The clock by which what is known grows old.
     """
 
     def __init__(
         self, options: Options, confinement: Confinement, now: Callable[[], float]
     ) -> None:
+        self._now = now
         self._most = most_kept(getrlimit(RLIMIT_NOFILE)[0])
         self._cache = FileCache(self._most, options.cache_seconds)
         self._confinement = confinement
         self._seconds = options.cache_seconds
         self._cache_control = options.cache_control
-        self._now = now
         self._resources: dict[str, Resource] = {}
         # Files of these.
         self._held = 0
@@ -154,6 +154,7 @@ class Files:
         Raises:
             OSError: It is no regular file, cannot be opened, or must not be served.
         """
+        began = self._now()
         files: dict[str | None, OpenFile] = {None: self._cache.look_up(path)}
         beside = self._cache.look_beside(path + suffix for suffix in SUFFIXES.values())
         for coding, file in zip(SUFFIXES, beside, strict=True):
@@ -164,7 +165,7 @@ class Files:
         resource = self._resources.get(path)
         if resource is None or not resource.is_as(files):
             resource = self._new(path, files)
-        resource.until = self._now() + self._seconds
+        resource.until = began + self._seconds
         with self._lock:
             self._take(path)
             self._resources[path] = resource

@@ -6,9 +6,10 @@ import errno
 import os
 import stat
 from http import HTTPStatus
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from asend.http import answer, preferred
+from asend.http import IrregularFileError, answer, preferred
 from files import CODINGS, Files
 from listing import (
     HTML_FIELDS,
@@ -33,6 +34,8 @@ OVERLOADED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Answers that are known to be of use again, by target and Accept-Encoding.
 MAX_KNOWN = 4096
+# In bytes; browsers send some 30 for the codings.
+MAX_KEY = 1024
 
 
 class Folder:
@@ -40,10 +43,10 @@ class Folder:
 
     Args:
         options: Which folder, and what of it.
-        now: Returns the time, by a monotonic clock that may be coarse.
+        now: The clock by which what is known grows old.
     """
 
-    def __init__(self, options: Options, now: Callable[[], float]) -> None:
+    def __init__(self, options: Options, now: Callable[[], float] = monotonic) -> None:
         self._root = options.root
         self._hidden = options.hidden
         self._listing = options.listing
@@ -111,7 +114,7 @@ class Folder:
         folder = names[:-1]
         try:
             return self._file(request, [*folder, "index.html"])
-        except FileNotFoundError:
+        except (FileNotFoundError, IrregularFileError):
             return self._list(request, folder)
 
     def _redirect(self, request: Request, names: list[str]) -> Response:
@@ -127,9 +130,9 @@ class Folder:
         response = self._answer(request, resource, variant)
         if request.is_plain and request.keep_alive:
             variant.keep(response.head(keep_alive=True))
-        if b"?" not in request.target:
-            # There are as many queries as anybody likes to make up.
-            key = request.target, request.fields.get(b"accept-encoding")
+        key = request.target, request.fields.get(b"accept-encoding")
+        # There are as many queries as anybody likes to make up, and they can be long.
+        if b"?" not in request.target and len(key[0]) + len(key[1] or b"") <= MAX_KEY:
             self._known[key] = resource, variant
         return response
 

@@ -16,6 +16,8 @@ import httptools
 
 # Longer ones are no names that a file system has; nginx and browsers draw the line here, too.
 MAX_TARGET = 8 * 1024
+# With a port. DNS has no longer names.
+MAX_HOST = 253 + len(":65535")
 # A client that sends more than this with a GET wants something else.
 MAX_BODY = 64 * 1024
 # Fields that may change what is answered, besides Accept-Encoding, or how the request ends.
@@ -163,14 +165,14 @@ def _size(target: bytes, fields: dict[bytes, bytes]) -> int:
     return len(target) + sum(len(name) + len(value) + 4 for name, value in fields.items())
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def _fault(version: str, host: bytes | None) -> HTTPStatus | None:
     """Return what a request with such a version and Host is refused with."""
     if version not in ("1.0", "1.1"):
         return HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
     if host is None:
         return HTTPStatus.BAD_REQUEST if version == "1.1" else None
-    return None if _HOST.fullmatch(host) else HTTPStatus.BAD_REQUEST
+    return None if len(host) <= MAX_HOST and _HOST.fullmatch(host) else HTTPStatus.BAD_REQUEST
 
 
 def _refusal(fields: dict[bytes, bytes]) -> HTTPStatus | None:

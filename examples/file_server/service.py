@@ -35,7 +35,7 @@ class Service:
     def __init__(self, options: Options, activity: Activity) -> None:
         self.options = options
         self.activity = activity
-        self.folder = Folder(options, self.now)
+        self.folder = Folder(options)
         self.limits = asend.Limits(options.stall, options.min_rate or None)
         self.connections: set[Connection] = set()
         self.date = b""

@@ -49,8 +49,8 @@ _SMALL = (
 _SAME_FILE = "All connections ask for the same file."
 _DOWNLOADS = 8
 _READERS = 5000
-# The file server takes no more connections than could have three descriptors each, and keeps files.
-_PER_READER = 3
+# The file server takes no more connections than could have four descriptors each, and keeps files.
+_PER_READER = 4
 _OTHERS = 1100
 
 

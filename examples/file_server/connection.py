@@ -12,6 +12,7 @@ import logging
 import socket
 import time
 from http import HTTPStatus
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, cast
 
@@ -34,6 +35,10 @@ MAX_PIPELINED = 256 * 1024
 LINGER_SECONDS = 2.0
 # Linux; Python has no name for it. Socket option: bytes per second that leave.
 SO_MAX_PACING_RATE = 47
+# Folders that are listed at a time: a large one takes some MB.
+MAX_LISTINGS = 32
+# What the option takes as an int.
+MAX_RATE = 2**31 - 1
 
 logger = logging.getLogger("file_server")
 
@@ -50,6 +55,8 @@ class Connection(asyncio.Protocol):
         "_has_ended",
         "_is_full",
         "_is_last",
+        "_last_until",
+        "_lists",
         "_parser",
         "_service",
         "_task",
@@ -66,10 +73,14 @@ class Connection(asyncio.Protocol):
         # What came while a response was under way.
         self._unread = b""
         self._task: asyncio.Task[None] | None = None
+        # Whether that is the listing of a folder.
+        self._lists = False
         # Whether the client has to read before it is written more.
         self._is_full = False
         # The client has nothing more to say.
         self._has_ended = False
+        # When what was written at last has to be gone.
+        self._last_until = 0.0
         # Nothing is read any more but to see the client's end.
         self._is_last = False
         self.deadline = service.now() + service.options.header_timeout
@@ -81,18 +92,20 @@ class Connection(asyncio.Protocol):
         self._transport = transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self._client = peer[0] if isinstance(peer, tuple) else ""
-        if self._service.options.rate is not None:
-            self._pace(self._service.options.rate)
         if not self._service.opened(self):
             self._drop("too many", HTTPStatus.SERVICE_UNAVAILABLE)
-        elif self._service.is_stopping:
+            # Not waited for: who is not served must not take the place of others.
+            transport.close()
+        elif self._service.options.rate is not None:
+            self._pace(self._service.options.rate)
+        if self._service.is_stopping:
             transport.close()
 
     def _pace(self, rate: int) -> None:
         sock = self._transport.get_extra_info("socket")
         # A UNIX socket has no pace.
         with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, rate)
+            sock.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, min(rate, MAX_RATE))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_last = True
@@ -129,25 +142,30 @@ class Connection(asyncio.Protocol):
 
     def expire(self) -> None:
         """End the connection, as its deadline has passed."""
-        if self._is_last:
-            self.abort()
-        elif self._is_full:
-            # Of answers that are in memory; asend looks at all others.
-            self._count("slow reader")
+        has_unsent = self._transport.get_write_buffer_size() > 0
+        if self._is_last and has_unsent and self._service.now() < self._last_until:
+            # Answers that are in memory; asend looks at all others.
+            self.deadline = self._service.now() + LINGER_SECONDS
+        elif self._is_last or self._is_full:
+            if has_unsent:
+                self._count("slow reader")
             self.abort()
         elif self._parser.is_within:
             self._drop("slow header", HTTPStatus.REQUEST_TIMEOUT)
-        else:
-            self._transport.close()
-
-    def stop(self) -> None:
-        """End the connection with the response that is under way, if there is one."""
-        if self._task is not None or self._is_last:
-            return
-        if self._parser.is_within or self._is_full:
+        elif has_unsent:
             self._finish()
         else:
             self._transport.close()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is a response that has not gone."""
+        return self._task is not None or self._transport.get_write_buffer_size() > 0
+
+    def stop(self) -> None:
+        """End the connection with the response that is under way, if there is one."""
+        if self._task is None and not self._is_last:
+            self._finish()
 
     def abort(self) -> None:
         """End the connection at once."""
@@ -243,6 +261,9 @@ class Connection(asyncio.Protocol):
             self.abort()
         finally:
             self._task = None
+            if self._lists:
+                self._lists = False
+                self._service.listings -= 1
         if may_follow:
             self._read_on()
         else:
@@ -254,7 +275,30 @@ class Connection(asyncio.Protocol):
         if response is not None:
             return response
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, folder.respond, request)
+        try:
+            async with asyncio.timeout(self._service.options.stall):
+                response = await loop.run_in_executor(None, folder.respond, request)
+                if response.blocks is None or request.method == "HEAD":
+                    return response
+                return await self._begin_listing(response)
+        except TimeoutError:
+            self._count("slow disk")
+        except OSError as error:
+            logger.warning("%s: %s", request.target.decode("ascii", "replace"), error)
+        return text_response(HTTPStatus.SERVICE_UNAVAILABLE, Retry_After="5")
+
+    async def _begin_listing(self, response: Response) -> Response:
+        """Make the first block, while there can still be another answer."""
+        service = self._service
+        if service.listings >= MAX_LISTINGS:
+            return text_response(HTTPStatus.SERVICE_UNAVAILABLE, Retry_After="5")
+        service.listings += 1
+        self._lists = True
+        assert response.blocks is not None
+        loop = asyncio.get_running_loop()
+        first = await loop.run_in_executor(service.listers, next, response.blocks, b"")
+        response.blocks = chain([first], response.blocks)
+        return response
 
     async def _send(self, request: Request, response: Response) -> bool:
         """Send a response; tell whether another one may follow."""
@@ -300,7 +344,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         loop, limits = asyncio.get_running_loop(), self._service.limits
         pending = head
-        while block := await loop.run_in_executor(None, next, blocks, b""):
+        while block := await loop.run_in_executor(self._service.listers, next, blocks, b""):
             pending += b"%x\r\n%b\r\n" % (len(block), block) if is_chunked else block
             await asend.sendall(self._transport, pending, limits=limits)
             transfer.add(len(block))
@@ -322,11 +366,14 @@ class Connection(asyncio.Protocol):
         self._is_last = True
         self._unread = b""
         self._parser.requests.clear()
-        transport = self._transport
+        transport, now = self._transport, self._service.now()
+        # For what was written and has not gone; of TLS nobody can tell how much that is.
+        self._last_until = now + self._service.options.stall
+        can_write_eof = transport.can_write_eof()
+        self.deadline = now + LINGER_SECONDS if can_write_eof else self._last_until
         if transport.is_closing():
             return
-        self.deadline = self._service.now() + LINGER_SECONDS
-        if transport.can_write_eof() and not self._has_ended:
+        if can_write_eof and not self._has_ended:
             # The client may have reset the connection, which asyncio has yet to find out.
             with contextlib.suppress(OSError):
                 transport.write_eof()

@@ -10,10 +10,11 @@ from __future__ import annotations
 import mimetypes
 import os
 import threading
+from contextlib import suppress
 from resource import RLIMIT_NOFILE, getrlimit
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from asend.http import FileCache, IrregularFileError, OpenFile
+from asend.http import IrregularFileError, OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,15 +94,17 @@ class Resource:
 
     Attributes:
         variants: By coding, None as it is.
+        keys: By which others know it.
         until: When it has to be looked up again, by the monotonic clock.
     """
 
-    __slots__ = ("content_type", "path", "until", "variants")
+    __slots__ = ("content_type", "keys", "path", "until", "variants")
 
     def __init__(self, path: str, variants: dict[str | None, Variant], content_type: str) -> None:
         self.path = path
         self.variants = variants
         self.content_type = content_type
+        self.keys: list[Key] = []
         self.until = 0.0
 
     def best(self, codings: tuple[str, ...]) -> Variant:
@@ -113,9 +116,10 @@ class Resource:
                     return variants[coding]
         return variants[None]
 
-    def is_as(self, files: dict[str | None, OpenFile]) -> bool:
-        """Tell whether these are its files, and no others."""
-        return {coding: variant.file for coding, variant in self.variants.items()} == files
+
+# A target and Accept-Encoding, and what they lead to.
+Key: TypeAlias = tuple[bytes, bytes | None]
+Known: TypeAlias = dict[Key, tuple[Resource, Variant]]
 
 
 class Files:
@@ -125,14 +129,19 @@ class Files:
         options: What is served, and for how long it is believed.
         confinement: Which files may be.
         now: The clock by which what is known grows old.
+        known: Of it goes what is not kept any more.
     """
 
     def __init__(
-        self, options: Options, confinement: Confinement, now: Callable[[], float]
+        self,
+        options: Options,
+        confinement: Confinement,
+        now: Callable[[], float],
+        known: Known,
     ) -> None:
+        self._known = known
         self._now = now
         self._most = most_kept(getrlimit(RLIMIT_NOFILE)[0])
-        self._cache = FileCache(self._most, options.cache_seconds)
         self._confinement = confinement
         self._seconds = options.cache_seconds
         self._cache_control = options.cache_control
@@ -155,16 +164,13 @@ class Files:
             OSError: It is no regular file, cannot be opened, or must not be served.
         """
         began = self._now()
-        files: dict[str | None, OpenFile] = {None: self._cache.look_up(path)}
-        beside = self._cache.look_beside(path + suffix for suffix in SUFFIXES.values())
-        for coding, file in zip(SUFFIXES, beside, strict=True):
-            if file is not None:
-                files[coding] = file
+        files: dict[str | None, OpenFile] = {None: OpenFile(path)}
+        for coding, suffix in SUFFIXES.items():
+            with suppress(OSError):
+                files[coding] = OpenFile(path + suffix, follows=False)
         for file in files.values():
             self._confinement.check(file.file.fileno(), path)
-        resource = self._resources.get(path)
-        if resource is None or not resource.is_as(files):
-            resource = self._new(path, files)
+        resource = self._new(path, files)
         resource.until = began + self._seconds
         with self._lock:
             self._take(path)
@@ -179,6 +185,8 @@ class Files:
         resource = self._resources.pop(path, None)
         if resource is not None:
             self._held -= len(resource.variants)
+            for key in resource.keys:
+                self._known.pop(key, None)
 
     def _new(self, path: str, files: dict[str | None, OpenFile]) -> Resource:
         content_type = _content_type(path)
@@ -219,4 +227,4 @@ def _content_type(path: str) -> str:
     return f"{kind}; charset=utf-8" if is_text else kind
 
 
-__all__ = ["CODINGS", "Files", "IrregularFileError", "Resource", "Variant"]
+__all__ = ["CODINGS", "Files", "IrregularFileError", "Known", "Resource", "Variant"]

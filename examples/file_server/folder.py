@@ -25,7 +25,7 @@ from responses import Response, text_response
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from files import Resource, Variant
+    from files import Known, Resource, Variant
     from options import Options
     from parser import Request
 
@@ -53,9 +53,9 @@ class Folder:
         self._confinement = Confinement(
             options.root, hidden=options.hidden, follow_symlinks=options.follow_symlinks
         )
-        self._files = Files(options, self._confinement, now)
+        self._known: Known = {}
+        self._files = Files(options, self._confinement, now, self._known)
         self._now = now
-        self._known: dict[tuple[bytes, bytes | None], tuple[Resource, Variant]] = {}
 
     def ready(self, request: Request, date: bytes) -> tuple[bytes, int] | None:
         """Return the whole answer to a plain request, and how long its body is.
@@ -84,7 +84,7 @@ class Folder:
     def respond(self, request: Request) -> Response:
         """Answer a request. Blocking.
 
-        What cannot be reached is 404, whatever the reason: nobody learns what there is.
+        What must not be reached is 404, whatever the reason: nobody learns what there is.
         """
         if request.error is not None:
             return _refusal(request.error)
@@ -92,12 +92,19 @@ class Folder:
             return _refusal(HTTPStatus.METHOD_NOT_ALLOWED)
         try:
             return self._find(request)
-        except PermissionError:
-            return text_response(HTTPStatus.FORBIDDEN)
+        except PermissionError as error:
+            return text_response(self._forbidden(error.filename))
         except OSError as error:
             if error.errno in OVERLOADED:
                 return text_response(HTTPStatus.SERVICE_UNAVAILABLE, Retry_After="5")
             return text_response(HTTPStatus.NOT_FOUND)
+
+    def _forbidden(self, path: str) -> HTTPStatus:
+        try:
+            self._confinement.check_path(os.path.realpath(path))
+        except OSError:
+            return HTTPStatus.NOT_FOUND
+        return HTTPStatus.FORBIDDEN
 
     def _path(self, names: list[str]) -> str:
         return os.path.join(self._root, *names)
@@ -134,6 +141,7 @@ class Folder:
         # There are as many queries as anybody likes to make up, and they can be long.
         if b"?" not in request.target and len(key[0]) + len(key[1] or b"") <= MAX_KEY:
             self._known[key] = resource, variant
+            resource.keys.append(key)
         return response
 
     def forget_old(self) -> None:

@@ -235,7 +235,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--max-header",
         metavar="SIZE",
         type=header_size,
-        help="how large a request line with its header fields may be, 1K to 1M "
+        help="how large a request line with its header fields may be, 1K to 64K "
         f"(default: {DEFAULTS.max_header // 1024}K)",
     )
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 # Accepted in a row at most, until other callbacks of the loop have their turn.
 ACCEPTED_AT_ONCE = 100
-# A connection has its socket, and while it is sent a file that, and a second descriptor to wait by.
-DESCRIPTORS_EACH = 3
+# A connection has its socket, and while it is sent a file that, and a second descriptor of each.
+DESCRIPTORS_EACH = 4
 # For all else, besides the files that are kept open.
 DESCRIPTORS_LEFT = 64
 # Of which nobody need be told that there could be more of them.

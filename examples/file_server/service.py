@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from time import monotonic, time
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 # How often is looked for broken limits, at most; shorter limits are looked at more often.
 TICK_SECONDS = 0.5
+LISTERS = 2
 
 
 class Service:
@@ -29,6 +31,8 @@ class Service:
         limits: For a client while it is sent a response.
         connections: All that are open.
         date: For responses, as of this second.
+        listings: How many folders are being listed.
+        listers: The threads that list them, so that large ones do not keep others from their files.
         is_stopping: No request is waited for any more.
     """
 
@@ -41,6 +45,8 @@ class Service:
         self.date = b""
         self.is_stopping = False
         self._now = monotonic()
+        self.listings = 0
+        self.listers = ThreadPoolExecutor(LISTERS, "listing")
         self._idle: asyncio.Future[None] | None = None
         limits = options.header_timeout, options.keep_alive, options.stall
         self._tick_seconds = min(TICK_SECONDS, *(limit / 4 for limit in limits))
@@ -57,11 +63,12 @@ class Service:
         self._now = now = monotonic()
         self.date = formatdate(time(), usegmt=True).encode()
         # In one sweep: a timer for each would cost more than all of their requests.
+        # First, so that nothing that goes wrong below ends all limits.
+        loop.call_later(self._tick_seconds, self._tick, loop)
         for connection in [*self.connections]:
             if now > connection.deadline:
                 connection.expire()
         self.folder.forget_old()
-        loop.call_later(self._tick_seconds, self._tick, loop)
 
     def connect(self) -> Connection:
         """Return the protocol of a new connection."""
@@ -96,7 +103,7 @@ class Service:
         left = 0
         if self.connections:
             await asyncio.wait([self._idle], timeout=seconds)
-            left = len(self.connections)
+            left = sum(connection.is_busy for connection in self.connections)
             for connection in [*self.connections]:
                 connection.abort()
             # Till it has been heard: a cancelled transfer closes its file.

@@ -25,7 +25,7 @@ LARGEST = 1 << 62
 MOST_WORKERS = 256
 MOST_CONNECTIONS = 1_000_000
 # Less would refuse what browsers send; more would let each connection hold as much memory.
-LEAST_HEADER, MOST_HEADER = 1024, 1024 * 1024
+LEAST_HEADER, MOST_HEADER = 1024, 64 * 1024
 
 
 def duration(text: str) -> float:
@@ -77,7 +77,7 @@ def pacing_rate(text: str) -> int:
 
 def header_size(text: str) -> int:
     if not LEAST_HEADER <= (nbytes := size(text)) <= MOST_HEADER:
-        raise ArgumentTypeError(f"not from 1K to 1M: {text!r}")
+        raise ArgumentTypeError(f"not from 1K to 64K: {text!r}")
     return nbytes
 
 

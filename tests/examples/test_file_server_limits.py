@@ -838,3 +838,19 @@ def test_a_download_is_shown_while_it_goes_on(site: Server) -> None:
 
     until(lambda: not site.activity.transfers)
     assert site.activity.recent[-1] is transfer
+
+
+def test_what_a_client_leaves_unread_does_not_keep_its_place(root: Path, loop: str) -> None:
+    """Less than asyncio holds back for, so that it says nothing of it."""
+    with serving(root, loop, stall=SHORT, keep_alive=SHORT) as server:
+        with server.connect() as client:
+            client.get("/small.bin")
+        with server.connect(buffer=BUFFER) as client:
+            client.send(request("/small.bin") * 50)
+
+            until(lambda: not server.activity.connections)
+
+
+def test_a_rate_beyond_all_lines_is_one(root: Path, loop: str) -> None:
+    with serving(root, loop, rate=2**40) as server, server.connect() as client:
+        assert client.get("/digits.txt").body == DIGITS

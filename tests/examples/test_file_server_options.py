@@ -158,7 +158,7 @@ def test_a_size_is_no_rate(parse: Parse, refused: Callable[..., str]) -> None:
 
 @pytest.mark.parametrize("text", ["1023", "1.1M", "0"])
 def test_a_header_has_some_room_and_not_too_much(refused: Callable[..., str], text: str) -> None:
-    assert refused("--max-header", text) == f"argument --max-header: not from 1K to 1M: {text!r}"
+    assert refused("--max-header", text) == f"argument --max-header: not from 1K to 64K: {text!r}"
 
 
 @pytest.mark.parametrize("text", ["0", "auto"])

@@ -760,13 +760,13 @@ def test_more_connections_than_files_are_lowered_and_that_is_said(root: Path) ->
         assert server.stdout is not None
         note = server.stdout.readline()
         with contextlib.ExitStack() as stack:
-            clients = [stack.enter_context(Client(port_of(line))) for _ in range(56)]
+            clients = [stack.enter_context(Client(port_of(line))) for _ in range(42)]
             for client in clients:
                 get(client)
             statuses = [client.reply().status for client in clients]
 
-    assert note == "at most 55 connections, as 264 open files are allowed\n"
-    assert sorted(statuses) == [200] * 55 + [503]
+    assert note == "at most 41 connections, as 264 open files are allowed\n"
+    assert sorted(statuses) == [200] * 41 + [503]
 
 
 @linux_only

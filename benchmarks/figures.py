@@ -15,6 +15,7 @@ README = _ROOT / "README.md"
 RESULTS = (
     _ROOT / "benchmarks" / "results" / "3.13.json",
     _ROOT / "benchmarks" / "results" / "handlers" / "3.13.json",
+    _ROOT / "benchmarks" / "results" / "file_server" / "3.13.json",
 )
 _BEGIN, _END = "<!-- figures -->\n", "<!-- /figures -->\n"
 

@@ -38,9 +38,6 @@ class Encoded:
         self._progress = progress
 
     def _left(self) -> float | None:
-        if self._transport.is_closing():
-            # As a lost connection, which between two calls nobody has told of.
-            raise ConnectionResetError("Connection lost")
         return None if self._until is None else max(0.001, self._until - monotonic())
 
     async def _sendall(self, data: bytes) -> None:

@@ -63,7 +63,7 @@ def latency(server: Server, path: str, download: str, downloads: int, seconds: f
     """Measure the slowest requests on one connection, while others download at full speed."""
     others = wrk.start(server.url(download), downloads, math.ceil(seconds) + _SPARE)
     _wait_until_begun(others)
-    time.sleep(min(_UNTIL_FULL_SPEED, seconds))
+    time.sleep(min(_UNTIL_FULL_SPEED, seconds))  # there is nothing that tells
     load = _load(server, path, 1, seconds, is_first=True)
     transferred = _interrupted(others)
     return {P99: load.p99, RATE: transferred.nbytes / transferred.seconds / 1e9}
@@ -75,9 +75,8 @@ def _load(
     process = wrk.start(server.url(path), connections, math.ceil(seconds), is_first=is_first)
     if seconds >= 1:
         return wrk.counted(process)
-    # It takes whole seconds only.
     _wait_until_begun(process)
-    time.sleep(seconds)
+    time.sleep(seconds)  # for which it takes whole ones only
     return _interrupted(process)
 
 
@@ -95,4 +94,4 @@ def _wait_until_begun(process: subprocess.Popen[str]) -> None:
         lines = status.read_text().splitlines()
         if any(line.startswith("SigCgt") and int(line.split()[1], 16) & bit for line in lines):
             return
-        time.sleep(_BETWEEN)
+        time.sleep(_BETWEEN)  # another process: nothing tells

@@ -154,5 +154,5 @@ def _wait_until_accepting(process: subprocess.Popen[str], port: int) -> None:
         with contextlib.suppress(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port)).close()
             return
-        time.sleep(_BETWEEN)
+        time.sleep(_BETWEEN)  # between two attempts
     raise RuntimeError(f"no server accepts connections: {process.args!r}")

@@ -136,7 +136,7 @@ def _slots(wheel: _Wheel, seconds: float) -> Iterator[list[socket.socket]]:
     """Yield the slots in turn, each at its time, for some whole turns."""
     start = time.monotonic()
     for tick in range(math.ceil(seconds * _TURNS_PER_SECOND) * _NSLOTS):
-        time.sleep(max(0.0, start + tick * _TICK - time.monotonic()))
+        time.sleep(max(0.0, start + tick * _TICK - time.monotonic()))  # it is the pace
         yield wheel[tick % _NSLOTS]
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from parser import Request
+
 # How many transfers that have ended are remembered.
 RECENT = 5
 
@@ -70,7 +72,7 @@ class Activity:
         requests: How many were answered.
         nbytes: How many bytes of bodies went.
         connections: How many are open.
-        dropped: How many connections this side ended, by reason ("stalled", "malformed" ...).
+        dropped: How often this side ended a connection, or gave up, by reason ("slow reader" ...).
         log: What takes a line of the access log. None: there is no log, and no line to be built.
     """
 
@@ -81,6 +83,16 @@ class Activity:
     connections: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     log: Callable[[Line], None] | None = None
+
+    def answered(self, client: str, request: Request, status: int, nbytes: int) -> None:
+        """Count a response, of whose body so many bytes went, and have it logged."""
+        self.requests += 1
+        self.nbytes += nbytes
+        if self.log is not None:
+            target = request.target.decode("ascii", "replace")
+            line = f"{request.method} {target} HTTP/{request.version}" if target else "-"
+            referer, agent = request.get("Referer") or "-", request.get("User-Agent") or "-"
+            self.log(Line(client, time.time(), line, status, nbytes, referer, agent))
 
     @contextmanager
     def under_way(self, transfer: Transfer) -> Iterator[None]:

@@ -1,7 +1,7 @@
-"""One connection: bytes in, requests; responses, bytes out. No wait is without a limit.
+"""One connection: what comes on it, whose turn it is, and how it ends. No wait is without a limit.
 
-Small files are answered in the very callback that brings the request. All else is a task, one at a
-time; what the client sends meanwhile waits.
+Small files are answered in the very callback that brings the request. All else is an exchange in a
+task, one at a time; what the client sends meanwhile waits.
 """
 
 from __future__ import annotations
@@ -10,21 +10,16 @@ import asyncio
 import contextlib
 import logging
 import socket
-import time
 from http import HTTPStatus
-from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, cast
 
-import asend
-from activity import Line, Transfer
-from asend.http import TruncatedError, send_parts
+from asend.http import TruncatedError
+from exchange import Exchange
 from parser import Request, RequestParser
-from responses import Response, text_response
+from responses import text_response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from service import Service
 
 # Parsed at a time: more requests than come in so many bytes need not be held.
@@ -35,8 +30,6 @@ MAX_PIPELINED = 256 * 1024
 LINGER_SECONDS = 2.0
 # Linux; Python has no name for it. Socket option: bytes per second that leave.
 SO_MAX_PACING_RATE = 47
-# Folders that are listed at a time: a large one takes some MB.
-MAX_LISTINGS = 32
 # What the option takes as an int.
 MAX_RATE = 2**31 - 1
 
@@ -56,7 +49,6 @@ class Connection(asyncio.Protocol):
         "_is_full",
         "_is_last",
         "_last_until",
-        "_lists",
         "_parser",
         "_service",
         "_task",
@@ -73,8 +65,6 @@ class Connection(asyncio.Protocol):
         # What came while a response was under way.
         self._unread = b""
         self._task: asyncio.Task[None] | None = None
-        # Whether that is the listing of a folder.
-        self._lists = False
         # Whether the client has to read before it is written more.
         self._is_full = False
         # The client has nothing more to say.
@@ -214,7 +204,7 @@ class Connection(asyncio.Protocol):
                 return
             whole, nbytes = ready
             transport.write(whole)
-            self._log(request, 200, nbytes)
+            service.activity.answered(self._client, request, 200, nbytes)
             if requests and transport.is_closing():
                 # The client has gone: asyncio would complain of each further one in the log.
                 requests.clear()
@@ -240,14 +230,13 @@ class Connection(asyncio.Protocol):
     def _is_waiting(self) -> bool:
         return self._task is None and not self._is_full and not self._is_last
 
-    # Responses.
-
     async def _respond(self, request: Request) -> None:
         may_follow = False
         if request.error is not None:
             self._count("malformed")
         try:
-            may_follow = await self._send(request, await self._find(request))
+            exchange = Exchange(self._service, self._transport, self._client, request)
+            may_follow = await exchange.run()
         except TimeoutError:
             self._count("slow reader")
             self.abort()
@@ -261,104 +250,19 @@ class Connection(asyncio.Protocol):
             self.abort()
         finally:
             self._task = None
-            if self._lists:
-                self._lists = False
-                self._service.listings -= 1
         if may_follow:
             self._read_on()
         else:
             self._finish()
 
-    async def _find(self, request: Request) -> Response:
-        folder = self._service.folder
-        response = folder.respond_now(request)
-        if response is not None:
-            return response
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(self._service.options.stall):
-                response = await loop.run_in_executor(None, folder.respond, request)
-                if response.blocks is None or request.method == "HEAD":
-                    return response
-                return await self._begin_listing(response)
-        except TimeoutError:
-            self._count("slow disk")
-        except OSError as error:
-            logger.warning("%s: %s", request.target.decode("ascii", "replace"), error)
-        return text_response(HTTPStatus.SERVICE_UNAVAILABLE, Retry_After="5")
-
-    async def _begin_listing(self, response: Response) -> Response:
-        """Make the first block, while there can still be another answer."""
-        service = self._service
-        if service.listings >= MAX_LISTINGS:
-            return text_response(HTTPStatus.SERVICE_UNAVAILABLE, Retry_After="5")
-        service.listings += 1
-        self._lists = True
-        assert response.blocks is not None
-        loop = asyncio.get_running_loop()
-        first = await loop.run_in_executor(service.listers, next, response.blocks, b"")
-        response.blocks = chain([first], response.blocks)
-        return response
-
-    async def _send(self, request: Request, response: Response) -> bool:
-        """Send a response; tell whether another one may follow."""
-        keep_alive = request.keep_alive and not self._service.is_stopping
-        has_blocks = response.blocks is not None
-        if has_blocks and request.version == "1.0":
-            # Its end is that of the connection.
-            keep_alive = False
-        elif has_blocks:
-            response.fields = {**response.fields, "Transfer-Encoding": "chunked"}
-        head = response.head(keep_alive=keep_alive, version=request.version)
-        transfer = Transfer(self._client, request.target.decode("ascii", "replace"), 0)
-        try:
-            if request.method == "HEAD":
-                self._transport.write(head)
-            elif response.blocks is not None:
-                is_chunked = request.version != "1.0"
-                await self._send_blocks(head, response.blocks, transfer, is_chunked=is_chunked)
-            elif response.file is not None:
-                transfer.nbytes = response.nbytes or 0
-                await self._send_file(head, response, transfer)
-            else:
-                self._transport.write(head + response.body)
-                transfer.sent = len(response.body)
-        finally:
-            self._log(request, response.status, transfer.sent)
-        return keep_alive
-
-    async def _send_file(self, head: bytes, response: Response, transfer: Transfer) -> None:
-        assert response.file is not None
-        with self._service.activity.under_way(transfer):
-            await send_parts(
-                self._transport,
-                head,
-                response.file,
-                response.parts,
-                limits=self._service.limits,
-                progress=transfer.add,
-            )
-
-    async def _send_blocks(
-        self, head: bytes, blocks: Iterator[bytes], transfer: Transfer, *, is_chunked: bool
-    ) -> None:
-        loop, limits = asyncio.get_running_loop(), self._service.limits
-        pending = head
-        while block := await loop.run_in_executor(self._service.listers, next, blocks, b""):
-            pending += b"%x\r\n%b\r\n" % (len(block), block) if is_chunked else block
-            await asend.sendall(self._transport, pending, limits=limits)
-            transfer.add(len(block))
-            pending = b""
-        pending += b"0\r\n\r\n" if is_chunked else b""
-        await asend.sendall(self._transport, pending, limits=limits)
-
     def _drop(self, reason: str, status: HTTPStatus) -> None:
         """Refuse what comes from this client, and count it."""
         self._count(reason)
-        fields = {"Retry_After": "5"} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
-        response = text_response(status, **fields)
+        response = text_response(status)
         self._transport.write(response.head(keep_alive=False) + response.body)
-        self._log(Request(error=status), status, len(response.body))
+        self._service.activity.answered(
+            self._client, Request(error=status), status, len(response.body)
+        )
         self._finish()
 
     def _finish(self) -> None:
@@ -385,22 +289,3 @@ class Connection(asyncio.Protocol):
 
     def _count(self, reason: str) -> None:
         self._service.activity.dropped[reason] += 1
-
-    def _log(self, request: Request, status: int, nbytes: int) -> None:
-        activity = self._service.activity
-        activity.requests += 1
-        activity.nbytes += nbytes
-        if activity.log is not None:
-            target = request.target.decode("ascii", "replace")
-            line = f"{request.method} {target} HTTP/{request.version}" if target else "-"
-            activity.log(
-                Line(
-                    self._client,
-                    time.time(),
-                    line,
-                    status,
-                    nbytes,
-                    request.get("Referer") or "-",
-                    request.get("User-Agent") or "-",
-                )
-            )

@@ -14,7 +14,7 @@ from contextlib import suppress
 from resource import RLIMIT_NOFILE, getrlimit
 from typing import TYPE_CHECKING, TypeAlias
 
-from asend.http import IrregularFileError, OpenFile
+from asend.http import OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -225,6 +225,3 @@ def _content_type(path: str) -> str:
         return "application/octet-stream"
     is_text = kind.startswith("text/") or kind in ("application/javascript", "application/json")
     return f"{kind}; charset=utf-8" if is_text else kind
-
-
-__all__ = ["CODINGS", "Files", "IrregularFileError", "Known", "Resource", "Variant"]

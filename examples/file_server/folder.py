@@ -11,14 +11,7 @@ from typing import TYPE_CHECKING
 
 from asend.http import IrregularFileError, answer, preferred
 from files import CODINGS, Files
-from listing import (
-    HTML_FIELDS,
-    JSON_FIELDS,
-    Entry,
-    html_blocks,
-    json_blocks,
-    prefers_json,
-)
+from listing import HTML_FIELDS, JSON_FIELDS, Entry, html_blocks, json_blocks, prefers_json
 from paths import Confinement, names_of, url_of
 from responses import Response, text_response
 
@@ -36,6 +29,8 @@ FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 MAX_KNOWN = 4096
 # In bytes; browsers send some 30 for the codings.
 MAX_KEY = 1024
+# What a 304 says of the file: RFC 9110, section 15.4.5.
+KEPT_FIELDS = ("Cache-Control", "ETag", "Last-Modified", "Vary")
 
 
 class Folder:
@@ -87,16 +82,16 @@ class Folder:
         What must not be reached is 404, whatever the reason: nobody learns what there is.
         """
         if request.error is not None:
-            return _refusal(request.error)
+            return text_response(request.error)
         if request.method not in ("GET", "HEAD"):
-            return _refusal(HTTPStatus.METHOD_NOT_ALLOWED)
+            return text_response(HTTPStatus.METHOD_NOT_ALLOWED)
         try:
             return self._find(request)
         except PermissionError as error:
             return text_response(self._forbidden(error.filename))
         except OSError as error:
             if error.errno in OVERLOADED:
-                return text_response(HTTPStatus.SERVICE_UNAVAILABLE, Retry_After="5")
+                return text_response(HTTPStatus.SERVICE_UNAVAILABLE)
             return text_response(HTTPStatus.NOT_FOUND)
 
     def _forbidden(self, path: str) -> HTTPStatus:
@@ -126,7 +121,8 @@ class Folder:
 
     def _redirect(self, request: Request, names: list[str]) -> Response:
         _, mark, query = request.target.decode("ascii", "replace").partition("?")
-        return text_response(HTTPStatus.MOVED_PERMANENTLY, Location=url_of(names) + mark + query)
+        location = url_of(names) + mark + query
+        return text_response(HTTPStatus.MOVED_PERMANENTLY, {"Location": location})
 
     def _file(self, request: Request, names: list[str]) -> Response:
         path = self._path(names)
@@ -169,9 +165,7 @@ class Folder:
             content_type=resource.content_type,
         )
         if found.status in (412, 416):
-            refused = _refusal(HTTPStatus(found.status))
-            refused.fields |= found.fields
-            return refused
+            return text_response(HTTPStatus(found.status), found.fields)
         if found.status == 304:
             # It is about what the client has already.
             fields = {name: value for name, value in fields.items() if name in KEPT_FIELDS}
@@ -235,16 +229,6 @@ class Folder:
         if not (is_folder or stat.S_ISREG(status.st_mode)):
             return None
         return Entry(item.name, is_folder, status.st_size, status.st_mtime)
-
-
-# RFC 9110, section 15.4.5.
-KEPT_FIELDS = ("Cache-Control", "ETag", "Last-Modified", "Vary")
-
-
-def _refusal(status: HTTPStatus) -> Response:
-    if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        return text_response(status, Allow="GET, HEAD")
-    return text_response(status)
 
 
 def _order(item: os.DirEntry[str]) -> tuple[bool, str, str]:

@@ -58,10 +58,20 @@ def _status_line(status: int) -> str:
     return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
 
 
-def text_response(status: HTTPStatus, **fields: str) -> Response:
-    """Return a response that says its status in words; `a_b` names the field `a-b`."""
-    named = {name.replace("_", "-"): value for name, value in fields.items()}
-    named["Content-Type"] = "text/plain; charset=utf-8"
-    named["X-Content-Type-Options"] = "nosniff"
+# What each of these has to say besides.
+MORE_FIELDS = {
+    HTTPStatus.METHOD_NOT_ALLOWED: {"Allow": "GET, HEAD"},
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "5"},
+}
+
+
+def text_response(status: HTTPStatus, fields: dict[str, str] | None = None) -> Response:
+    """Return a response that says its status in words."""
     body = f"{status.value} {status.phrase}\n".encode()
-    return Response(status, named, len(body), body)
+    said = {
+        "Content-Type": "text/plain; charset=utf-8",
+        "X-Content-Type-Options": "nosniff",
+        **MORE_FIELDS.get(status, {}),
+        **(fields or {}),
+    }
+    return Response(status, said, len(body), body)

@@ -62,9 +62,9 @@ class Service:
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         self._now = now = monotonic()
         self.date = formatdate(time(), usegmt=True).encode()
-        # In one sweep: a timer for each would cost more than all of their requests.
         # First, so that nothing that goes wrong below ends all limits.
         loop.call_later(self._tick_seconds, self._tick, loop)
+        # In one sweep: a timer for each would cost more than all of their requests.
         for connection in [*self.connections]:
             if now > connection.deadline:
                 connection.expire()

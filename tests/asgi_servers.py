@@ -8,7 +8,6 @@ import socket
 import ssl
 import struct
 import threading
-import time
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import pytest
 import trustme
 import uvicorn
 import uvloop
+from waiting import PATIENCE, until
 
 from asend.http import FILES
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 LOOPS = ["asyncio", "uvloop"]
 KINDS = [(loop, http) for loop in LOOPS for http in ("httptools", "h11")]
-# Long enough for a busy machine; nothing waits for it to pass.
-PATIENCE = 10
 
 
 @cache
@@ -76,14 +74,6 @@ class Server:
 
     def until_idle(self) -> None:
         until(self.is_idle)
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for what another thread does."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.002)
 
 
 @contextmanager

@@ -13,14 +13,13 @@ import subprocess
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from tempfile import TemporaryDirectory
-from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from processes import PATIENCE
+from waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 needs_chromium = pytest.mark.skipif(
@@ -71,14 +70,14 @@ class Browser:
 
     def wait(self, expression: str) -> Any:
         """Wait until an expression is true in the page, and return it."""
-        return _wait(lambda: self.run(f"return {expression}"), expression)
+        return until(lambda: self.run(f"return {expression}"), what=expression)
 
     def text(self) -> str:
         return str(self.run("return document.body.innerText"))
 
     def wait_downloaded(self, file: Path) -> None:
         """Wait until a file has its name, which it gets when all of it is there."""
-        _wait(file.exists, str(file))
+        until(file.exists, what=str(file))
 
     def click(self, selector: str) -> None:
         """Click an element as a person does: it has to be in sight."""
@@ -112,14 +111,6 @@ class Browser:
             connection.close()
         assert not (isinstance(value, dict) and "error" in value), value
         return value
-
-
-def _wait(ask: Callable[[], Any], what: str) -> Any:
-    until = monotonic() + PATIENCE
-    while not (value := ask()):
-        assert monotonic() < until, f"not within {PATIENCE} s: {what}"
-        sleep(0.02)
-    return value
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import re
 import socket
 import struct
 import threading
-import time
 from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import pytest
 import uvloop
 from conftest import debug_loop
-from processes import FILE_SERVER, PATIENCE
+from processes import FILE_SERVER
+from waiting import PATIENCE, until
 
 with pytest.MonkeyPatch.context() as _patch:
     # Where `python examples/file_server` has it.
@@ -31,7 +31,6 @@ with pytest.MonkeyPatch.context() as _patch:
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-    from types import TracebackType
 
 T = TypeVar("T")
 
@@ -88,12 +87,7 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -306,14 +300,6 @@ class Server:
         self.forget()
         # Nothing is served any more, and a test may have its own.
         logging.getLogger().removeHandler(self.complaints)
-
-
-def until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Wait for what another thread does."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.002)
 
 
 @contextmanager

@@ -12,15 +12,14 @@ from http.client import HTTPMessage, parse_headers
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from waiting import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = REPOSITORY / "examples"
 FILE_SERVER = EXAMPLES / "file_server"
-
-# Seconds for anything that a test waits for.
-PATIENCE = 10
 
 
 def environment(*folders: Path) -> dict[str, str]:

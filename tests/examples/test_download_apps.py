@@ -14,7 +14,8 @@ from urllib.parse import quote
 
 import pytest
 from browser import needs_chromium, opened_browser
-from processes import EXAMPLES, PATIENCE, REPOSITORY, Client, ask, port_of, run, started, stop
+from processes import EXAMPLES, REPOSITORY, Client, ask, port_of, run, started, stop
+from waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

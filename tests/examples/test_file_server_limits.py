@@ -25,7 +25,7 @@ from file_servers import (
     serving,
     until,
 )
-from processes import PATIENCE
+from waiting import PATIENCE
 
 import asend
 
@@ -174,7 +174,7 @@ def test_a_client_that_reads_too_slowly_is_left(root: Path, loop: str) -> None:
 
         while not server.activity.dropped:
             client.sock.recv(1000)
-            time.sleep(SHORT / 100)
+            time.sleep(SHORT / 100)  # it is slow
 
         ended_by_us(server, client, "slow reader")
 

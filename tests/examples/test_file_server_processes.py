@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import trustme
-from processes import FILE_SERVER, PATIENCE, Client, ask, environment, port_of, run, started
+from processes import FILE_SERVER, Client, ask, environment, port_of, run, started
+from waiting import PATIENCE, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 BIG = 32 * 1024 * 1024
 CURL = ["curl", "--silent", "--show-error", "--fail"]
@@ -62,13 +63,6 @@ def end(process: subprocess.Popen[str], *numbers: signal.Signals) -> End:
         process.send_signal(number)
     out, err = process.communicate(timeout=PATIENCE)
     return End(process.returncode, out, err)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    last = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < last, "waited for in vain"
-        time.sleep(0.02)
 
 
 def get(client: Client | ssl.SSLSocket, target: str = "/page.html") -> None:
@@ -491,7 +485,7 @@ def test_a_download_that_does_not_end_is_cut_off(
         stalled.sock.recv(1)
         server.send_signal(signal.SIGTERM)
         # Not asked by connecting, which would be one more to be cut off.
-        wait_until(lambda: not listening(port_of(line)))
+        until(lambda: not listening(port_of(line)))
         if reason == "signal":
             server.send_signal(signal.SIGINT)
         ended = end(server)
@@ -545,9 +539,9 @@ def test_a_worker_that_dies_is_replaced(root: Path) -> None:
         os.kill(victim, signal.SIGKILL)
         assert server.stderr is not None
         complaint = server.stderr.readline()
-        wait_until(lambda: len(workers_of(server) - {victim}) == 2)
+        until(lambda: len(workers_of(server) - {victim}) == 2)
         (new,) = workers_of(server) - before
-        wait_until(lambda: new in listening(port_of(line)))
+        until(lambda: new in listening(port_of(line)))
         os.kill(max(before), signal.SIGSTOP)
         # What goes to the one that is stopped stays there.
         replies = [first_byte(port_of(line)) for _ in range(20)]
@@ -589,7 +583,7 @@ def test_workers_end_with_a_supervisor_that_is_killed(root: Path, loop: str) -> 
         server.kill()
 
         # Their zombies are those of whoever has adopted them.
-        wait_until(lambda: not any(map(is_running, workers)))
+        until(lambda: not any(map(is_running, workers)))
 
 
 def is_running(pid: int) -> bool:
@@ -787,7 +781,7 @@ def test_too_many_open_files_are_outlived(root: Path, loop: str) -> None:
         spent = cpu_seconds(server.pid) - before
         for client in clients:
             client.close()
-        wait_until(lambda: len(os.listdir(f"/proc/{server.pid}/fd")) <= used)
+        until(lambda: len(os.listdir(f"/proc/{server.pid}/fd")) <= used)
         reply = ask(port_of(line), b"/page.html")
         first.close()
         ended = end(server, signal.SIGTERM)

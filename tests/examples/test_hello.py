@@ -8,7 +8,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from processes import EXAMPLES, PATIENCE, port_of, run, started, stop
+from processes import EXAMPLES, port_of, run, started, stop
+from waiting import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path

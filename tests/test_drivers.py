@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 import uvloop
-from conftest import ASYNCIO, DATA, SLOW_CALLBACK, Peer
+from conftest import ASYNCIO, DATA, Peer
 
 import asend
 from asend import _drivers, _senders
@@ -61,14 +61,8 @@ class ProactorStandIn(asyncio.SelectorEventLoop):
         return len(data)
 
 
-def proactor_loop() -> asyncio.AbstractEventLoop:
-    loop = ProactorStandIn()
-    loop.slow_callback_duration = SLOW_CALLBACK
-    return loop
-
-
 PROACTOR = [
-    pytest.param(("asyncio", {"debug": True, "loop_factory": proactor_loop}), id="proactor")
+    pytest.param(("asyncio", {"debug": True, "loop_factory": ProactorStandIn}), id="proactor")
 ]
 on_proactor = pytest.mark.parametrize("anyio_backend", PROACTOR, indirect=True)
 on_asyncio = pytest.mark.parametrize("anyio_backend", ASYNCIO, indirect=True)

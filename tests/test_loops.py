@@ -28,7 +28,7 @@ import pytest
 import trustme
 import uvloop
 from aiohttp import web
-from conftest import DATA, SLOW_CALLBACK, Peer, unix_pair
+from conftest import DATA, Peer, unix_pair
 
 import asend
 from asend import loops
@@ -41,20 +41,16 @@ if TYPE_CHECKING:
     Call = Callable[[asyncio.AbstractEventLoop], Coroutine[Any, Any, object]]
 
 
-def selector_loop() -> asyncio.AbstractEventLoop:
-    loop = loops.SelectorEventLoop()
-    loop.slow_callback_duration = SLOW_CALLBACK
-    return loop
-
-
 NEW_LOOPS = [
-    pytest.param(selector_loop, id="asyncio"),
+    pytest.param(loops.SelectorEventLoop, id="asyncio"),
     pytest.param(lambda: loops.UvloopEventLoop(), id="uvloop"),
 ]
 ON_BOTH = pytest.mark.parametrize("new_loop", NEW_LOOPS)
 # The first in debug mode, as all tests here are.
 BACKENDS = [
-    pytest.param(("asyncio", {"debug": True, "loop_factory": selector_loop}), id="asyncio"),
+    pytest.param(
+        ("asyncio", {"debug": True, "loop_factory": loops.SelectorEventLoop}), id="asyncio"
+    ),
     pytest.param(("asyncio", {"loop_factory": loops.new_event_loop}), id="uvloop"),
 ]
 METHODS = ["sock_sendall", "sock_sendfile", "sendfile"]

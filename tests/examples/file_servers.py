@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import pytest
 import uvloop
-from conftest import debug_loop
 from processes import FILE_SERVER
 from waiting import PATIENCE, until
 
@@ -25,7 +24,7 @@ with pytest.MonkeyPatch.context() as _patch:
     from activity import Activity, Line
     from folder import Folder
     from options import Options
-    from parser import RequestParser  # noqa: F401  (for tests)
+    from parser import Request, RequestParser  # noqa: F401  (for tests)
     from service import Service
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-LOOPS = {"asyncio": debug_loop, "uvloop": uvloop.new_event_loop}
+LOOPS = {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
 DIGITS = b"0123456789"
 # Not periodic in any power of two, so that a block sent twice or left out shows. More than what is
 # kept in memory, and more than what goes with a head.

@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._parser = RequestParser(service.options.max_header)
+        self._parser = RequestParser(service.options.max_header, service.known)
         self._transport: asyncio.Transport
         self._client = ""
         # What came while a response was under way.

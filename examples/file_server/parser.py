@@ -18,6 +18,9 @@ import httptools
 MAX_TARGET = 8 * 1024
 # With a port. DNS has no longer names.
 MAX_HOST = 253 + len(":65535")
+# Plain requests that are known again by their bytes, and how many each may have.
+MAX_KNOWN = 1024
+MAX_KNOWN_NBYTES = 1024
 # A client that sends more than this with a GET wants something else.
 MAX_BODY = 64 * 1024
 # Fields that may change what is answered, besides Accept-Encoding, or how the request ends.
@@ -70,18 +73,21 @@ class RequestParser:
 
     Args:
         max_header: The most bytes of a request line with its fields.
+        known: Plain requests that came before, by all of their bytes: clients ask for the same
+            again and again. For all parsers with this `max_header`, which keep it.
 
     Attributes:
         requests: To be answered. After one with an `error` nothing more may be fed.
         is_within: Whether the next one has begun to come.
     """
 
-    __slots__ = ("_fields", "_max_header", "_nbytes", "_parser", "_target", "requests")
+    __slots__ = ("_fields", "_known", "_max_header", "_nbytes", "_parser", "_target", "requests")
 
-    def __init__(self, max_header: int) -> None:
+    def __init__(self, max_header: int, known: dict[bytes, Request]) -> None:
         self.requests: deque[Request] = deque()
         self._parser = httptools.HttpRequestParser(self)
         self._max_header = max_header
+        self._known = known
         self._target = b""
         self._fields: dict[bytes, bytes] = {}
         # Of the request that is coming.
@@ -93,6 +99,26 @@ class RequestParser:
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes."""
+        if not self._nbytes:
+            request = self._known.get(data)
+            if request is not None:
+                self.requests.append(request)
+                return
+            before = len(self.requests)
+            self._parse(data)
+            if len(self.requests) == before + 1 and _is_whole(data):
+                self._remember(data, self.requests[-1])
+        else:
+            self._parse(data)
+
+    def _remember(self, data: bytes, request: Request) -> None:
+        if request.is_plain and request.keep_alive:
+            if len(self._known) >= MAX_KNOWN:
+                # Those that are asked for still come again.
+                self._known.clear()
+            self._known[data] = request
+
+    def _parse(self, data: bytes) -> None:
         self._nbytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -159,6 +185,11 @@ class RequestParser:
                 error=error,
             )
         )
+
+
+def _is_whole(data: bytes) -> bool:
+    """Tell whether a head, and nothing else, may be all of some bytes."""
+    return len(data) <= MAX_KNOWN_NBYTES and data.find(b"\r\n\r\n") == len(data) - 4
 
 
 def _size(target: bytes, fields: dict[bytes, bytes]) -> int:

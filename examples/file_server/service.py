@@ -15,6 +15,7 @@ from folder import Folder
 if TYPE_CHECKING:
     from activity import Activity
     from options import Options
+    from parser import Request
 
 # How often is looked for broken limits, at most; shorter limits are looked at more often.
 TICK_SECONDS = 0.5
@@ -31,6 +32,7 @@ class Service:
         limits: For a client while it is sent a response.
         connections: All that are open.
         date: For responses, as of this second.
+        known: What parsers know again; see there.
         listings: How many folders are being listed.
         listers: The threads that list them, so that large ones do not keep others from their files.
         is_stopping: No request is waited for any more.
@@ -43,6 +45,7 @@ class Service:
         self.limits = asend.Limits(options.stall, options.min_rate or None)
         self.connections: set[Connection] = set()
         self.date = b""
+        self.known: dict[bytes, Request] = {}
         self.is_stopping = False
         self._now = monotonic()
         self.listings = 0

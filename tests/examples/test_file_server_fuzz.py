@@ -6,7 +6,18 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from file_servers import DATA, DIGITS, LOOPS, Client, Reply, RequestParser, Server, request, serving
+from file_servers import (
+    DATA,
+    DIGITS,
+    LOOPS,
+    Client,
+    Reply,
+    Request,
+    RequestParser,
+    Server,
+    request,
+    serving,
+)
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -349,17 +360,27 @@ def test_any_bytes_get_answers_and_an_end(site: Server, data: bytes, places: lis
 STATUSES = {200, 206, 301, 304, 400, 404, 405, 412, 413, 414, 416, 417, 431, 505}
 
 
-def parsed(pieces: list[bytes]) -> list[tuple[object, ...]]:
+class Forgetful(dict[bytes, Request]):
+    """Remembers nothing."""
+
+    def __setitem__(self, data: bytes, request: Request) -> None:
+        pass
+
+
+def parsed(
+    pieces: list[bytes], known: dict[bytes, Request] | None = None
+) -> list[tuple[object, ...]]:
     """Return what there is to a connection's requests, to the last one that is answered."""
-    parser = RequestParser(1 << 16)
+    parser = RequestParser(1 << 16, Forgetful() if known is None else known)
     found: list[tuple[object, ...]] = []
     for piece in pieces:
         parser.feed(piece)
-        while parser.requests:
-            each = parser.requests.popleft()
-            found.append((each.method, each.target, each.fields, each.version, each.error))
-            if not each.keep_alive:
-                return found
+        if not all(each.keep_alive for each in parser.requests):
+            break
+    for each in parser.requests:
+        found.append((each.method, each.target, each.fields, each.version, each.error))
+        if not each.keep_alive:
+            break
     return found
 
 
@@ -377,3 +398,50 @@ def test_the_parser_finds_the_same_in_any_pieces(data: bytes, places: list[int])
             # How much there is of what is refused may differ, and so, whether what there is might
             # be a method.
             assert one[-1] == other[-1] or {one[-1], other[-1]} == {400, 405}
+
+
+PLAIN = [asked(b"/"), asked(b"/a"), head(b"GET / HTTP/1.1", b"Host: x", b"Accept-Encoding: br")]
+
+
+@given(
+    pieces=st.lists(
+        st.one_of(st.sampled_from(PLAIN), TOKENS, ANYTHING.filter(bool)), min_size=1, max_size=8
+    )
+)
+@example(pieces=[asked(b"/"), b"\r\n\r\n", asked(b"/")])
+@example(pieces=[b"GET / HTTP/1.1\r\nHost: x\r\nRange: ", PLAIN[0], PLAIN[0]])
+@settings(FUZZ, max_examples=300)
+def test_a_request_that_is_known_again_is_what_it_was(pieces: list[bytes]) -> None:
+    known: dict[bytes, Request] = {}
+
+    rounds = [parsed(pieces, known) for _ in range(3)]
+
+    assert rounds == [parsed(pieces)] * 3
+
+
+def test_only_whole_short_plain_requests_are_remembered() -> None:
+    known: dict[bytes, Request] = {}
+    others = [
+        b"\r\n\r\n",
+        asked(b"/") * 2,
+        asked(b"/" + b"x" * 1024),
+        field(b"Range: bytes=0-1"),
+        field(b"Connection: close"),
+        head(b"HEAD / HTTP/1.1", b"Host: x"),
+        head(b"GET / HTTP/1.0", b"Connection: keep-alive"),
+    ]
+
+    for data in others:
+        parsed([asked(b"/"), data], known)
+
+    assert [*known] == [asked(b"/")]
+
+
+def test_what_is_remembered_has_a_bound() -> None:
+    known: dict[bytes, Request] = {}
+
+    for number in range(5000):
+        parsed([asked(b"/%d" % number)], known)
+
+    assert 0 < len(known) <= 1024
+    assert asked(b"/4999") in known

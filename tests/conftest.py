@@ -53,13 +53,13 @@ def no_blocked_loop(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
     # Not `records`: they are of the teardown, which runs by now.
     records = caplog.get_records("call")
-    slow = [r.getMessage() for r in records if r.name == "asyncio" and _took(r) >= SLOW_CALLBACK]
+    slow = [r.getMessage() for r in records if r.name == "asyncio" and took(r) >= SLOW_CALLBACK]
     errors = [r.getMessage() for r in records if r.levelno >= logging.ERROR]
     assert not slow
     assert not errors
 
 
-def _took(record: logging.LogRecord) -> float:
+def took(record: logging.LogRecord) -> float:
     """Return how many seconds a callback took, if a loop in debug mode complains of one."""
     if record.msg != "Executing %s took %.3f seconds":
         return 0.0

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from http import HTTPStatus
 from types import NoneType
 from typing import TYPE_CHECKING, TypeAlias
@@ -1436,6 +1437,52 @@ async def test_a_changed_file_shows_at_once(
     assert before.body == BODY[:SMALL]
     assert [reply.body for reply in after] == [BODY[-size:]] * 2
     assert after[0].headers["ETag"] != before.headers["ETag"]
+
+
+ASKED: list[dict[str, str]] = [
+    {},
+    {"Accept_Encoding": "gzip"},
+    {"Range": "bytes=1-2"},
+    {"If_None_Match": "*"},
+    {"If_Modified_Since": "Fri, 01 Jan 2100 00:00:00 GMT"},
+    {"method": "HEAD"},
+]
+MADE: dict[str, Callable[..., FileResponse]] = {
+    "plain": FileResponse,
+    "headers": partial(FileResponse, headers={"X-Own": "1", "Content-Type": "text/own"}),
+    "status": partial(FileResponse, status=404),
+    "empty": partial(FileResponse, status=204),
+    "encodings": partial(FileResponse, encodings=()),
+}
+
+
+@pytest.mark.parametrize("has_sidecar", [False, True])
+async def test_an_answer_that_is_remembered_is_the_one_that_would_be_made(
+    has_sidecar: bool, small: Path, lasting: FileCache
+) -> None:
+    fresh = FileCache(seconds=0)
+    if has_sidecar:
+        make(small.with_name("small.txt.gz"), b"encoded")
+
+    async def hand_out(request: web.Request) -> FileResponse:
+        kind, _, cache = request.match_info["name"].partition("-")
+        return MADE[kind](small, cache=lasting if cache == "lasting" else fresh)
+
+    async with served(hand_out) as server, server.connected() as client:
+        for fields in ASKED * 2:
+            for kind in MADE:
+                one, other = [
+                    await client.ask(f"/{kind}-{cache}", **fields) for cache in ("lasting", "fresh")
+                ]
+
+                assert (one.status, one.body) == (other.status, other.body)
+                assert undated(one) == undated(other)
+
+    fresh.clear()
+
+
+def undated(reply: Reply) -> list[tuple[str, str]]:
+    return sorted((name, value) for name, value in reply.headers.items() if name != "Date")
 
 
 async def test_a_removed_file_is_missing_at_once(small: Path, lasting: FileCache) -> None:

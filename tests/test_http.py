@@ -327,6 +327,71 @@ def test_a_path_is_good_for_some_seconds(file: Path, monkeypatch: pytest.MonkeyP
     assert cache.find(str(file)) is found
 
 
+def remembering(file: Path) -> FileCache:
+    """A cache that remembers what was made of a file beside which there is nothing."""
+    cache = FileCache(seconds=1)
+    cache.look_beside([f"{file}.gz"])
+    cache.remember(str(file), cache.look_up(str(file)), [f"{file}.gz"], "key", "made")
+    return cache
+
+
+def test_what_was_made_of_a_file_is_remembered_for_its_key(file: Path) -> None:
+    cache = remembering(file)
+
+    assert cache.recall(str(file), "key") == "made"
+    assert cache.recall(str(file), "other") is None
+    assert cache.recall(f"{file}.gz", "key") is None
+    cache.clear()
+    assert cache.recall(str(file), "key") is None
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_was_made_of_a_file_goes_with_it(file: Path, change: str) -> None:
+    cache = remembering(file)
+
+    CHANGES[change](file)
+
+    assert cache.recall(str(file), "key") is None
+
+
+def test_what_was_made_is_good_for_as_long_as_what_was_looked_up(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(_open_files, "monotonic", lambda: now)
+    cache = FileCache(seconds=1)
+    cache.look_beside([f"{file}.gz"])
+    now = 0.5
+    cache.remember(str(file), cache.look_up(str(file)), [f"{file}.gz"], "key", "made")
+
+    now = 1.0
+    assert cache.recall(str(file), "key") == "made"
+    now = 1.1
+    # There may be something beside the file by now.
+    assert cache.find(str(file)) is not None
+    assert cache.recall(str(file), "key") is None
+
+
+def test_only_what_would_be_made_again_is_remembered(file: Path) -> None:
+    cache, before, path = FileCache(), FileCache(), str(file)
+    sidecar = file.with_name(f"{file.name}.gz")
+    sidecar.write_bytes(b"encoded")
+    found, earlier = cache.look_up(path), before.look_up(path)
+
+    # Of a file that is not what the cache has; of one that was not looked beside; of one beside
+    # which there is another; and of one that is not kept at all.
+    cache.remember(path, earlier, [], "key", "made")
+    assert cache.recall(path, "key") is None
+    cache.remember(path, found, [str(sidecar)], "key", "made")
+    assert cache.recall(path, "key") is None
+    cache.look_beside([str(sidecar)])
+    cache.remember(path, found, [str(sidecar)], "key", "made")
+    assert cache.recall(path, "key") is None
+    cache.clear()
+    cache.remember(path, found, [], "key", "made")
+    assert cache.recall(path, "key") is None
+
+
 def test_another_file_at_the_path_is_opened(file: Path, tmp_path: Path) -> None:
     cache = FileCache(seconds=0)
     link = tmp_path / "link"

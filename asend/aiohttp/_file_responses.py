@@ -8,7 +8,7 @@ import os
 import sys
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from aiohttp import hdrs, web
 from aiohttp.helpers import must_be_empty_body
@@ -106,6 +106,8 @@ class FileResponse(StockFileResponse):
         self._progress = progress
         self._encodings = encodings if encodings is ENCODINGS else _checked(encodings)
         self._cache = FILES if cache is None else cache
+        # Of the answer in the cache.
+        self._key = _Plain, self._encodings
         self._head: bytes | None = None
 
     @property
@@ -117,6 +119,11 @@ class FileResponse(StockFileResponse):
         """Send the response to this request. See `aiohttp.web.StreamResponse`."""
         if self.prepared:
             return await self._prepare_as_stream(request)
+        is_plain = self._is_plain(request)
+        if is_plain and (known := self._cache.recall(self._name, self._key)) is not None:
+            plain = cast("_Plain", known)
+            self._headers.update(plain.headers)
+            return await self._send(request, plain.file, plain.answer)
         codings = preferred(_field(request, hdrs.ACCEPT_ENCODING), self._encodings)
         try:
             file, coding, varies = self._choose(codings, self._cache.find, self._cache.find_beside)
@@ -129,7 +136,21 @@ class FileResponse(StockFileResponse):
             except (OSError, ValueError):
                 # ValueError: NUL in the name.
                 return await self._refuse(request, 404)
-        return await self._answer(request, file, coding, varies=varies)
+        return await self._answer(request, file, coding, varies=varies, is_plain=is_plain)
+
+    def _is_plain(self, request: web.BaseRequest) -> bool:
+        """Tell whether the answer depends on nothing but the file."""
+        return (
+            self._status == 200
+            and not self._headers
+            and not self._compression
+            and request.method == hdrs.METH_GET
+            and not any(map(request.headers.__contains__, _ASKS_MORE))
+        )
+
+    def _beside(self) -> list[str]:
+        """Return the paths of the sidecars."""
+        return [self._name + _SUFFIXES[coding] for coding in self._encodings]
 
     def _look_up(self, codings: tuple[str, ...]) -> tuple[OpenFile, str | None, bool]:
         return self._choose(codings, self._cache.look_up, self._cache.look_beside)
@@ -141,7 +162,7 @@ class FileResponse(StockFileResponse):
         find_beside: Callable[[Iterable[str]], list[OpenFile | None]],
     ) -> tuple[OpenFile, str | None, bool]:
         """Return the file to send, its coding, and whether others might get another one."""
-        beside = find_beside([self._name + _SUFFIXES[coding] for coding in self._encodings])
+        beside = find_beside(self._beside())
         varies = any(beside)
         if varies:
             encoded = dict(zip(self._encodings, beside, strict=True))
@@ -155,7 +176,13 @@ class FileResponse(StockFileResponse):
         return file, None, varies
 
     async def _answer(
-        self, request: web.BaseRequest, file: OpenFile, coding: str | None, *, varies: bool
+        self,
+        request: web.BaseRequest,
+        file: OpenFile,
+        coding: str | None,
+        *,
+        varies: bool,
+        is_plain: bool,
     ) -> AbstractStreamWriter | None:
         if coding is not None:
             # Once is enough.
@@ -203,6 +230,10 @@ class FileResponse(StockFileResponse):
         self.content_length = found.nbytes
         if not found.parts or must_be_empty_body(request.method, self._status):
             return await self._prepare_as_stream(request)
+        if is_plain:
+            # Only where there is nothing beside it, and so whatever codings a client takes.
+            plain = _Plain(file, found, {**headers})
+            self._cache.remember(self._name, file, self._beside(), self._key, plain)
         return await self._send(request, file, found)
 
     def _choose_compression(self, request: web.BaseRequest) -> str | None:
@@ -281,6 +312,14 @@ class FileResponse(StockFileResponse):
         major, minor = self._req.version
         line = f"HTTP/{major}.{minor} {self._status} {self._reason}"
         self._head = _serialize_headers(line, self._headers)
+
+
+class _Plain(NamedTuple):
+    """The answer to a request that asks for no more than a file, and its own headers."""
+
+    file: OpenFile
+    answer: Answer
+    headers: dict[str, str]
 
 
 def _checked(encodings: Collection[str]) -> tuple[str, ...]:

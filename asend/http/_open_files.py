@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from .._residency import PageCache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Hashable, Iterable
 
 # A FIFO or a device that took the place of a file must not be waited for.
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -101,7 +101,7 @@ def _check_regular(status: os.stat_result) -> None:
 
 
 class _Entry:
-    __slots__ = ("found", "is_link", "until", "was_used")
+    __slots__ = ("found", "is_link", "made", "until", "was_used")
 
     def __init__(self, found: OpenFile | None, until: float, *, is_link: bool) -> None:
         self.found = found
@@ -109,6 +109,8 @@ class _Entry:
         self.is_link = is_link
         self.until = until
         self.was_used = False
+        # By key: what was made of the file, and until when there is nothing beside it.
+        self.made: dict[Hashable, tuple[object, float]] = {}
 
 
 class FileCache:
@@ -157,6 +159,38 @@ class FileCache:
             raise KeyError(path)
         entry.was_used = True
         return entry
+
+    def remember(
+        self, path: str, file: OpenFile, beside: Iterable[str], key: Hashable, made: object
+    ) -> None:
+        """Keep what was made of a file for an answer, for as long as it would be made again.
+
+        Args:
+            path: Of the file.
+            file: As it was found there.
+            beside: Paths at which there must be nothing, such as those of its encoded variants.
+            key: Whose it is, and what else it depends on. There should be few.
+            made: What `recall` returns.
+        """
+        entry = self._entries.get(path)
+        others = [self._entries.get(other) for other in beside]
+        if entry is None or entry.found is not file:
+            # Large, pushed out, or another one by now.
+            return
+        if any(other is None or other.found is not None for other in others):
+            return
+        entry.made[key] = made, min(each.until for each in (entry, *others) if each is not None)
+
+    def recall(self, path: str, key: Hashable) -> object | None:
+        """Return what was remembered, None if there is nothing or the file has changed."""
+        entry = self._entries.get(path)
+        if entry is None or entry.found is None or (known := entry.made.get(key)) is None:
+            return None
+        made, until = known
+        if monotonic() > until or not entry.found.is_current():
+            return None
+        entry.was_used = True
+        return made
 
     def look_up(self, path: str) -> OpenFile:
         """Return the file at a path. May wait: for a worker thread.

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import socket
 from http import HTTPStatus
-from math import inf
 from typing import TYPE_CHECKING, cast
 
 from asend.http import TruncatedError
@@ -176,13 +175,10 @@ class Connection(asyncio.Protocol):
 
     def _wait(self) -> None:
         """Have all that is waited for come in time."""
-        if self._is_last:
+        if self._is_last or self._task is not None:
             return
         options = self._service.options
-        if self._task is not None:
-            # Its limits are those of what it sends.
-            self.deadline = inf
-        elif self._is_full:
+        if self._is_full:
             self.deadline = self._service.now() + options.stall
         elif self._parser.is_within:
             self.deadline = self._service.now() + options.header_timeout
@@ -201,6 +197,8 @@ class Connection(asyncio.Protocol):
                 ready = service.folder.ready(request, service.date)
             if ready is None or (requests and transport.get_write_buffer_size() > MAX_PIPELINED):
                 self._task = asyncio.ensure_future(self._respond(request))
+                # Its limits are those of what it sends.
+                service.waiting.discard(self)
                 return
             whole, nbytes = ready
             transport.write(whole)
@@ -250,6 +248,8 @@ class Connection(asyncio.Protocol):
             self.abort()
         finally:
             self._task = None
+            if self in self._service.connections:
+                self._service.waiting.add(self)
         if may_follow:
             self._read_on()
         else:

@@ -31,6 +31,7 @@ class Service:
         folder: What is served.
         limits: For a client while it is sent a response.
         connections: All that are open.
+        waiting: Those that a deadline may end; the others are being sent something, with limits.
         date: For responses, as of this second.
         known: What parsers know again; see there.
         listings: How many folders are being listed.
@@ -44,6 +45,7 @@ class Service:
         self.folder = Folder(options)
         self.limits = asend.Limits(options.stall, options.min_rate or None)
         self.connections: set[Connection] = set()
+        self.waiting: set[Connection] = set()
         self.date = b""
         self.known: dict[bytes, Request] = {}
         self.is_stopping = False
@@ -68,7 +70,7 @@ class Service:
         # First, so that nothing that goes wrong below ends all limits.
         loop.call_later(self._tick_seconds, self._tick, loop)
         # In one sweep: a timer for each would cost more than all of their requests.
-        for connection in [*self.connections]:
+        for connection in [*self.waiting]:
             if now > connection.deadline:
                 connection.expire()
         self.folder.forget_old()
@@ -80,12 +82,14 @@ class Service:
     def opened(self, connection: Connection) -> bool:
         """Take a connection in; False if there are too many."""
         self.connections.add(connection)
+        self.waiting.add(connection)
         self.activity.connections = len(self.connections)
         return len(self.connections) <= self.options.max_connections
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
         self.connections.discard(connection)
+        self.waiting.discard(connection)
         self.activity.connections = len(self.connections)
         if self._idle is not None and not self.connections and not self._idle.done():
             self._idle.set_result(None)

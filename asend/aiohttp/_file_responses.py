@@ -66,7 +66,8 @@ class FileResponse(StockFileResponse):
         progress: Called with each number of bytes of the body that the kernel took, or through
             compression, that were given to it.
         encodings: Of "br", "zstd" and "gzip" those that the file may be there in, too: beside it,
-            as `path.br`, `path.zst` and `path.gz`. Give () where these may be something else.
+            as `path.br`, `path.zst` and `path.gz`. Default: all. Give () where these may be
+            something else.
         cache: Of open files. None: one that all responses share.
 
     Raises:

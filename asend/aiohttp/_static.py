@@ -31,7 +31,17 @@ _NAME_SECONDS: Final = 1.0
 class StaticOptions(TypedDict, total=False):
     """What `static` and `add_static` take besides prefix and folder.
 
-    `timeout`, `limits`, `encodings` and `cache` are those of `FileResponse`, the others aiohttp's.
+    Attributes:
+        name: Of the route. This and all to `append_version` are aiohttp's.
+        expect_handler: What answers `Expect`.
+        chunk_size: Not used, as for `FileResponse`.
+        show_index: Whether a folder is answered by a list of its files, and not by 403.
+        follow_symlinks: Whether links may lead out of the folder.
+        append_version: Whether `url_for` appends what changes with the file.
+        timeout: The most seconds for one file. This and the rest are those of `FileResponse`.
+        limits: The pace that a client has to keep.
+        encodings: Those in which files may lie beside the asked one.
+        cache: Of open files.
     """
 
     name: str | None

@@ -11,8 +11,8 @@ from . import _conditions, _ranges
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Bytes as they are, or the first byte of a part of the file and the one after its last.
 Part: TypeAlias = bytes | tuple[int, int]
+"""Bytes as they are, or the first byte of a part of the file and the one after its last."""
 
 
 @dataclass(slots=True)
@@ -52,6 +52,12 @@ def answer(
         content_type: For the parts of an answer with several ranges.
         malformed: The status for a Range that is not one: 200 ignores it, 4xx refuses it.
         other_unit: The same for a Range in something else than bytes.
+
+    Returns:
+        200 and the whole, 206 and one or several parts of it, or a status without a body: 304, 412,
+        416, `malformed` or `other_unit`.
+
+    Source: RFC 9110, sections 13 and 14.
     """
     status = _conditions.check(get, etag, mtime)
     if status != 200:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ENTITY_TAG = re.compile(r'(W/)?"([^"]*)"')
-# Any of these makes an answer more than the file.
 CONDITIONS = ("If-Match", "If-Unmodified-Since", "If-None-Match", "If-Modified-Since")
+"""The fields of a request any of which makes an answer more than the file."""
 
 
 def check(get: Callable[[str], str | None], etag: str, mtime: int) -> int:

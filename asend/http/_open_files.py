@@ -39,6 +39,10 @@ class OpenFile:
         mtime: When it was modified, in whole seconds, as HTTP has them.
         last_modified: The same as a date of HTTP.
         tag: What an entity tag of this version is made of.
+
+    Raises:
+        IrregularFileError: What is at the path is no regular file.
+        OSError: It cannot be opened.
     """
 
     __slots__ = ("_lock", "_pages", "_status", "file", "last_modified", "mtime", "size", "tag")
@@ -124,6 +128,9 @@ class FileCache:
         largest: Larger files, in bytes, are opened for each answer; it costs little of theirs, and
             one that is removed is not kept on the disk.
 
+    Raises:
+        ValueError: One of these is negative.
+
     A file is held until it is pushed out by others, or was looked up anew. A cache may be used in
     several threads.
     """
@@ -147,7 +154,11 @@ class FileCache:
         return self._current(path, monotonic()).found
 
     def find_beside(self, paths: Iterable[str]) -> list[OpenFile | None]:
-        """Return the files at some paths themselves, no links, as `find` does."""
+        """Return the files at some paths themselves, no links, as `find` does.
+
+        Raises:
+            KeyError: One of them has to be looked up.
+        """
         now = monotonic()
         entries = [self._current(path, now) for path in paths]
         return [None if entry.is_link else entry.found for entry in entries]
@@ -208,7 +219,10 @@ class FileCache:
         return found
 
     def look_beside(self, paths: Iterable[str]) -> list[OpenFile | None]:
-        """Do the same for files that may be missing, at the paths themselves. May wait."""
+        """Return the files at some paths themselves, no links; None for what is no file.
+
+        May wait: for a worker thread.
+        """
         return [self._look_beside(path) for path in paths]
 
     def _look_beside(self, path: str) -> OpenFile | None:
@@ -220,7 +234,7 @@ class FileCache:
         return found
 
     def clear(self) -> None:
-        """Forget all; what is being sent is closed when it was."""
+        """Forget all files; those that are being sent are closed after that."""
         with self._lock:
             self._entries.clear()
             self._held = 0
@@ -262,5 +276,6 @@ class FileCache:
             self._held -= entry.found is not None
 
 
-# One for all who have none of their own: which files there are does not depend on who asks.
+# Which files there are does not depend on who asks.
 FILES: Final = FileCache()
+"""The cache of all who have none of their own."""

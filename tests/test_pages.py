@@ -1,7 +1,8 @@
-"""What the README and the guides show runs as it stands."""
+"""What the README and the guides show runs as it stands, and they leave nothing out."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import socket
@@ -17,7 +18,8 @@ import pytest
 from waiting import until
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 # What each server that is shown has at /report.
 REPORT = b"%PDF" * 100_000
 
@@ -117,3 +119,31 @@ def test_no_block_of_python_is_passed_over(page: Path) -> None:
     marked = re.findall(r"(?:```|~~~) *\{?\.?(?:py|python)", page.read_text())
 
     assert len(marked) == len(snippets_of(page))
+
+
+PUBLIC = ["", ".aiohttp", ".asgi", ".http", ".loops", ".starlette", ".streams"]
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_the_reference_has_every_public_name(module: str) -> None:
+    page = (DOCS / "reference" / f"{module[1:] or 'asend'}.md").read_text()
+    # Described here, or at another place that is linked to.
+    described = set(re.findall(r"^::: asend\.[\w.]*?(\w+)$", page, re.MULTILINE))
+    linked = set(re.findall(r"(?:\]\[|\{ #)asend\.(?:\w+\.)?(\w+)", page))
+
+    assert set(importlib.import_module(f"asend{module}").__all__) <= described | linked
+
+
+def test_the_guide_has_every_option_of_the_file_server() -> None:
+    page = (DOCS / "guides" / "file-server.md").read_text()
+    helped = subprocess.run(
+        [sys.executable, ROOT / "examples" / "file_server", "--help"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    options = set(re.findall(r"^  (?:-h, )?(--[\w-]+)", helped.stdout, re.MULTILINE))
+
+    assert set(re.findall(r"`(--[\w-]+)", page)) == options - {"--help", "--version"}

@@ -185,6 +185,13 @@ def test_an_unknown_row_is_refused_by_name() -> None:
     assert "calls" in ended.stderr
 
 
+def test_a_folder_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    ended = run("--dir", str(tmp_path / "nonsense"))
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.endswith(f"error: --dir: {tmp_path}/nonsense is no folder\n")
+
+
 def test_rows_can_be_listed() -> None:
     ended = run("--list")
 

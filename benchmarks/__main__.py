@@ -1,4 +1,7 @@
-"""Runs the benchmarks, prints their tables, and writes them and all samples to files."""
+"""Runs the benchmarks, prints their tables, and writes them and all samples to files.
+
+`python -m benchmarks report` shows in the README what was stored: `benchmarks.figures` does that.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from . import machine, report
+from . import figures, machine, report, stored
 from .harness import Case, Result, Skipped, Work, run
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
 ROWS = (
     "calls",
@@ -39,8 +42,17 @@ ROWS = (
 _WIDTH = 130
 
 
+_PROGRAM = "python -m benchmarks"
+_REPORT = f"{_PROGRAM} report"
+
+
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog=_PROGRAM,
+        usage=f"%(prog)s [options]\n       {_REPORT} [--help]",
+        description="Run the benchmarks, print their tables, and write them and all samples to "
+        "files. With `report`, put into the README what was stored.",
+    )
     parser.add_argument("--rounds", type=int, default=9, help="of each case (default: %(default)s)")
     parser.add_argument(
         "--only", nargs="+", choices=ROWS, metavar="ROW", default=ROWS, help="run these rows"
@@ -100,7 +112,7 @@ class _Report:
         )
 
 
-def main() -> int:
+def _measure() -> int:
     arguments = _arguments()
     if arguments.list:
         print("\n".join(ROWS))
@@ -118,6 +130,36 @@ def main() -> int:
                 has_failed = True
                 traceback.print_exc()
     return int(has_failed)
+
+
+def _show(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=_REPORT,
+        description="Draw the stored results (benchmarks/results) as plots, for light and for dark "
+        "pages, and put plots and figures into the README. Nothing is measured; the same results "
+        "give the same files.",
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=stored.ROOT,
+        metavar="DIR",
+        help="the folder of the README and of benchmarks/results (default: this project's)",
+    )
+    root = parser.parse_args(arguments).root
+    try:
+        for line in figures.report(root):
+            print(line)
+    except (OSError, ValueError) as error:
+        print(f"{_REPORT}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def main() -> int:
+    # Options that measure do not mix with what only shows: two parsers, not one with a subparser.
+    is_report = sys.argv[1:2] == ["report"]
+    return _show(sys.argv[2:]) if is_report else _measure()
 
 
 if __name__ == "__main__":

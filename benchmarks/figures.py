@@ -1,61 +1,218 @@
-"""Puts the figures of a stored run into the README: `python -m benchmarks.figures`.
+"""Puts the stored results into plots and into the README: `python -m benchmarks report`.
 
-A test compares the two, so that no figure in the README is anything but a measured one.
+What is measured stands in the README between markers, and nothing else does: tests compare both
+with what this makes of the stored results.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
+import itertools
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
 
-_ROOT = Path(__file__).parent.parent
-README = _ROOT / "README.md"
-# A later run replaces the rows that it has.
-RESULTS = (
-    _ROOT / "benchmarks" / "results" / "3.13.json",
-    _ROOT / "benchmarks" / "results" / "handlers" / "3.13.json",
-    _ROOT / "benchmarks" / "results" / "file_server" / "3.13.json",
-)
+from . import drawing
+from .plots import PLOTS, Missing, Plot, Shown, pick
+from .stored import ROOT, aim_of, load, unit_of
+from .svg import THEMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from .stored import Run, Target
+
+_DIRECTORY = "benchmarks/results/plots"
 _BEGIN, _END = "<!-- figures -->\n", "<!-- /figures -->\n"
+_SERVER_BEGIN, _SERVER_END = "<!-- plots of the server -->\n", "<!-- /plots of the server -->\n"
 
 
-def figures() -> str:
-    """Return the machines and tables of what every target came to in the stored runs."""
-    runs = [json.loads(path.read_text()) for path in RESULTS]
-    later = [set().union(*(run["rows"] for run in runs[at + 1 :])) for at in range(len(runs))]
-    return "\n".join(_figures(run, replaced) for run, replaced in zip(runs, later, strict=True))
+@dataclass(frozen=True)
+class Drawn:
+    """A plot, as far as there are results for it."""
+
+    plot: Plot
+    panels: Sequence[Shown]
+
+    def files(self) -> dict[str, str]:
+        """Return the names of its files and what is in them."""
+        return {
+            f"{self.plot.name}-{name}.svg": drawing.draw(self.plot, self.panels, theme)
+            for name, theme in THEMES.items()
+        }
+
+    def picture(self) -> str:
+        path = f"{_DIRECTORY}/{self.plot.name}"
+        alt = escape(drawing.described(self.panels))
+        return (
+            "<picture>"
+            f'<source media="(prefers-color-scheme: dark)" srcset="{path}-dark.svg">'
+            f'<img align="top" alt="{alt}" src="{path}-light.svg">'
+            "</picture>\n"
+        )
 
 
-def _figures(run: dict[str, Any], replaced: set[str]) -> str:
-    machine = run["machine"]
-    memory = int(machine["memory"].split()[0]) / 1024**2
+def plots(runs: Sequence[Run]) -> tuple[list[Drawn], list[str]]:
+    """Return the plots of what is stored, and for each panel without results why."""
+    drawn, missing = [], []
+    for plot in PLOTS:
+        panels = []
+        for panel in plot.panels:
+            try:
+                panels.append(pick(panel, runs))
+            except Missing as error:
+                missing.append(f"{plot.name}: {error}: skipped")
+        if panels:
+            drawn.append(Drawn(plot, panels))
+    return drawn, missing
+
+
+def report(root: Path = ROOT) -> Iterator[str]:
+    """Write the plots and the README anew, and yield what was done and what not.
+
+    Raises:
+        OSError: A file cannot be read or written.
+        ValueError: What is stored are no results, or the README lacks a marker.
+    """
+    runs = load(root)
+    drawn, missing = plots(runs)
+    yield from missing
+    readme = root / "README.md"
+    text = with_results(readme.read_text(encoding="utf-8"), runs)
+    files = dict(itertools.chain.from_iterable(plot.files().items() for plot in drawn))
+    directory = root / _DIRECTORY
+    directory.mkdir(parents=True, exist_ok=True)
+    for stale in sorted(path for path in directory.glob("*.svg") if path.name not in files):
+        stale.unlink()
+        yield f"removed {stale.name}, which shows nothing that is stored"
+    for name, content in files.items():
+        (directory / name).write_text(content, encoding="utf-8")
+    readme.write_text(text, encoding="utf-8")
+    yield f"{len(files)} files in {directory}, and the figures in {readme}"
+
+
+def with_results(readme: str, runs: Sequence[Run]) -> str:
+    """Return the README with the results of these runs."""
+    drawn, _ = plots(runs)
+    before, _, after = shown_in(readme)
+    readme = before + figures(runs) + after
+    before, _, after = _split(readme, _SERVER_BEGIN, _SERVER_END)
+    return before + _pictures(drawn, "server") + after
+
+
+def shown_in(readme: str) -> tuple[str, str, str]:
+    """Split the README into what is before, in, and after its figures."""
+    return _split(readme, _BEGIN, _END)
+
+
+def _split(readme: str, begin: str, end: str) -> tuple[str, str, str]:
+    for marker in (begin, end):
+        if readme.count(marker) != 1:
+            raise ValueError(f"README.md: the marker {marker.strip()} is not there, or not once")
+    before, rest = readme.split(begin)
+    inside, after = rest.split(end)
+    return before + begin, inside, end + after
+
+
+def figures(runs: Sequence[Run] | None = None) -> str:
+    """Return what was aimed at and what was not reached, plots, and the tables of all targets."""
+    runs = load() if runs is None else runs
+    drawn, _ = plots(runs)
+    parts = (
+        _summary(runs),
+        _pictures(drawn, "costs"),
+        _folded(
+            "More plots: files through streams, and in web frameworks", _pictures(drawn, "more")
+        ),
+        _folded("All aims, and what was measured", "\n".join(map(_table, runs))),
+    )
+    return "\n".join(filter(None, parts))
+
+
+def _pictures(drawn: Sequence[Drawn], place: str) -> str:
+    return "".join(plot.picture() for plot in drawn if plot.plot.place == place)
+
+
+def _folded(title: str, text: str) -> str:
+    return text and f"<details>\n<summary>{title}</summary>\n\n{text}\n</details>\n"
+
+
+def _summary(runs: Sequence[Run]) -> str:
+    """Return how many aims are met, and row by row which are not."""
+    rows = {
+        row: [target for case in cases for target in case["targets"]]
+        for run in runs
+        for row, cases in run.rows.items()
+    }
+    met, missed, skipped = (
+        [target for of_row in rows.values() for target in of_row if target["met"] is outcome]
+        for outcome in (True, False, None)
+    )
+    text = f"{len(met)} of {len(met) + len(missed)} aims are met"
+    text += f", and {len(skipped)} could not be measured." if skipped else "."
+    if missed:
+        text += (
+            f" In {sum(map(_is_unsure, missed))} of the {len(missed)} that are missed, and in "
+            f"{sum(map(_is_unsure, met))} of those that are met, the aim lies between the "
+            "quartiles: another run may say otherwise. Missed are:\n\n"
+        )
+    lines = (_missed(row, of_row) for row, of_row in rows.items())
+    return text + "\n".join(filter(None, lines)) + "\n"
+
+
+def _is_unsure(target: Target) -> bool:
+    result, bound = target["result"], float(target["bound"])
+    return round(float(result["low"]), 2) <= bound <= round(float(result["high"]), 2)
+
+
+def _missed(row: str, targets: Sequence[Target]) -> str:
+    """Return in a line what a row misses, by what is aimed at; nothing if it misses nothing."""
+    targets = [target for target in targets if target["result"]]
+    parts = []
+    for kind in dict.fromkeys((target["measure"], aim_of(target)) for target in targets):
+        alike = [target for target in targets if (target["measure"], aim_of(target)) == kind]
+        missed = sorted((target for target in alike if not target["met"]), key=_median)
+        if missed:
+            measure, aim = kind
+            results = dict.fromkeys(_result(target) for target in (missed[0], missed[-1]))
+            parts.append(
+                f"{measure} {' to '.join(results)} instead of {aim} ({len(missed)} of {len(alike)})"
+            )
+    return f"* `{row}`: {'; '.join(parts)}" if parts else ""
+
+
+def _median(target: Target) -> float:
+    median: float = target["result"]["median"]
+    return median
+
+
+def _result(target: Target) -> str:
+    return f"{_median(target):.2f}{unit_of(target)}"
+
+
+def _table(run: Run) -> str:
+    """Return the targets of a run, with what came of them."""
     lines = [
-        f"Measured on {machine['date']}: {machine['cores']} cores of an {machine['cpu']}, "
-        f"{memory:.0f} GiB, {machine['kernel']}, {machine['file system']}; {machine['python']}, "
-        f"uvloop {machine['uvloop']}, trio {machine['trio']}. Receivers are in another process, "
-        "the arms of a row alternate in one run. Medians of the ratios of each round, quartiles in "
-        "brackets; all samples are in [benchmarks/results](benchmarks/results), "
-        "`python -m benchmarks` measures anew.",
+        f"Measured on {run.date}: {run.describe('uvloop', 'trio')}. Receivers are in another "
+        "process, the arms of a row alternate in one run. Medians of the ratios of each round, "
+        "quartiles in brackets; all samples are in [benchmarks/results](benchmarks/results), "
+        "`python -m benchmarks` measures anew, and `python -m benchmarks report` shows here what "
+        "is stored.",
         "",
         "| row | asend on | against | measure | result | aim |",
         "|---|---|---|---|---|---|",
     ]
-    for row, cases in run["rows"].items():
-        for case in cases if row not in replaced else ():
+    for row, cases in run.rows.items():
+        for case in cases:
             lines += [_line(f"{row}: {case['title']}", target) for target in case["targets"]]
     return "\n".join(lines) + "\n"
 
 
-def _line(title: str, target: dict[str, Any]) -> str:
+def _line(title: str, target: Target) -> str:
     result = target["result"]
-    unit = "x" if target["against"] and not target["is_difference"] else ""
-    if result is None:
-        shown = "skipped"
-    else:
-        low, high = f"{result['low']:.2f}", f"{result['high']:.2f}"
-        shown = f"{result['median']:.2f}{unit} [{low}..{high}]"
-    sign = ">=" if target["more_is_better"] else "<="
+    shown = "skipped"
+    if result is not None:
+        shown = f"{_result(target)} [{result['low']:.2f}..{result['high']:.2f}]"
     missed = " **missed**" if target["met"] is False else ""
     cells = (
         title,
@@ -63,23 +220,6 @@ def _line(title: str, target: dict[str, Any]) -> str:
         target["against"] or "-",
         target["measure"],
         shown + missed,
-        f"{sign} {target['bound']:g}{unit}",
+        aim_of(target),
     )
     return f"| {' | '.join(cells)} |"
-
-
-def shown_in(readme: str) -> tuple[str, str, str]:
-    """Split the README into what is before, in, and after its figures."""
-    before, rest = readme.split(_BEGIN)
-    inside, after = rest.split(_END)
-    return before + _BEGIN, inside, _END + after
-
-
-def main() -> None:
-    """Replace the figures in the README by those of the stored runs."""
-    before, _, after = shown_in(README.read_text())
-    README.write_text(before + figures() + after)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 
@@ -110,71 +108,6 @@ def test_the_file_server_is_compared_with_nginx_on_both_loops(tmp_path: Path) ->
     for case in cases:
         assert {"asend, uvloop", "nginx"} <= case["arms"].keys()
         assert all(arm["samples"] for arm in case["arms"].values())
-
-
-@pytest.fixture
-def plots(monkeypatch: pytest.MonkeyPatch) -> Any:
-    pytest.importorskip("matplotlib", reason="plots need asend[bench]")
-    monkeypatch.syspath_prepend(str(ROOT))
-    return importlib.import_module("benchmarks.plots")
-
-
-def _compared(title: str, *measures: str) -> dict[str, Any]:
-    """Return a case in which one arm took 3 of each measure, one 2, and one was skipped."""
-    harness = importlib.import_module("benchmarks.harness")
-    report = importlib.import_module("benchmarks.report")
-    named = [harness.Measure(measure) for measure in measures]
-
-    def skip() -> None:
-        raise harness.Skipped("not here")
-
-    arms = [
-        harness.Arm("asend, uvloop", lambda: dict.fromkeys(named, 3.0)),
-        harness.Arm("asend, asyncio", skip),
-        harness.Arm("nginx", lambda: dict.fromkeys(named, 2.0)),
-    ]
-    targets = [harness.Target("asend, uvloop", measure, 1.0, ["nginx"]) for measure in named]
-    case: dict[str, Any] = report.as_json(harness.run(harness.Case(title, arms, targets), 2))
-    return case
-
-
-@pytest.fixture
-def compared(plots: Any) -> dict[str, Any]:
-    """Return a stored run, as far as plots look at it."""
-    names = ("cpu", "kernel", "python", "uvloop", "asend", "nginx", "date")
-    small = _compared("4 KiB, 16 connections", "requests/s")
-    large = _compared("1 MiB, 16 connections", "GB/s", "CPU s/GB")
-    return {
-        "machine": {name: f"<{name}>" for name in names},
-        "rows": {"file_server": [small, large, _compared("4 KiB beside 8 downloads", "p99, ms")]},
-    }
-
-
-def test_plots_come_for_light_and_for_dark_pages(
-    plots: Any, compared: dict[str, Any], tmp_path: Path
-) -> None:
-    paths = plots.render(compared, tmp_path)
-
-    assert {path.name for path in paths} == {
-        f"file_server-{plot}-{variant}.svg"
-        for plot in ("requests", "bytes")
-        for variant in ("light", "dark")
-    }
-    for path in paths:
-        root = ElementTree.parse(path).getroot()
-        texts = [text.text or "" for text in root.iter("{http://www.w3.org/2000/svg}text")]
-        assert {"asend, uvloop", "nginx", "16 connections"} <= {*texts}
-        assert "asend, asyncio" not in texts
-        assert sum("(1.50x)" in text for text in texts) == (2 if "bytes" in path.name else 1)
-        assert all(any(f"<{name}>" in text for text in texts) for name in compared["machine"])
-
-
-def test_plots_of_the_same_figures_are_the_same_bytes(
-    plots: Any, compared: dict[str, Any], tmp_path: Path
-) -> None:
-    first, second = (plots.render(compared, tmp_path / name) for name in ("first", "second"))
-
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_an_unknown_row_is_refused_by_name() -> None:

@@ -934,6 +934,49 @@ async def test_a_cancelled_call_closes_what_the_peers_end_would_have_closed(
     assert ends.transport.is_closing()
 
 
+@on_asyncio(["writer-tls", "transport-tls"])
+async def test_what_was_encrypted_and_thrown_away_was_not_sent(ends: Ends) -> None:
+    """It is in the buffer of a transport below, of which that of the TLS layer knows nothing."""
+    call = Call(asend.sendall, ends.stream, LARGE)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call.run)
+        await ends.until_full()
+        await ends.abort()
+        received = await ends.far.read()
+        await call.over()
+
+    assert isinstance(call.error, ConnectionAbortedError)
+    assert received == LARGE[: len(received)]
+    # Of a record that is cut off, nothing is received.
+    assert call.sent <= len(received) + 16384
+
+
+@on_asyncio(["writer-tls", "transport-tls"])
+async def test_a_reset_over_tls_is_an_error_and_its_own(ends: Ends) -> None:
+    call = Call(asend.sendall, ends.stream, LARGE)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(call.run)
+        await ends.until_full()
+        ends.far.reset()
+        await call.over()
+
+    assert isinstance(call.error, (BrokenPipeError, ConnectionResetError))
+
+
+@on_asyncio(["writer-tls", "transport-tls"])
+async def test_a_send_over_tls_that_fails_at_once_sends_nothing(ends: Ends) -> None:
+    """The transport below throws away what it is given, before anyone hears of it."""
+    ends.far.reset()
+    call = Call(asend.sendall, ends.stream, LARGE)
+
+    await call.run()
+
+    assert isinstance(call.error, (BrokenPipeError, ConnectionResetError))
+    assert call.counted == []
+
+
 @on_asyncio(["transport", "transport-tls"])
 async def test_an_end_of_the_connection_once_all_is_sent_is_no_error(
     ends: Ends, file: Any, monkeypatch: pytest.MonkeyPatch

@@ -246,15 +246,17 @@ class End:
 class Written:
     """Looks like a socket to a transfer, and writes to a transport.
 
-    Bytes count as sent when they have left the transport's buffer, and no more are written before:
-    progress is not ahead of the peer, and little is in the buffer when a call is cancelled.
+    Bytes count as sent when they have left the buffers of the transport and of those below it, and
+    no more are written before: the kernel has them, and little is in the buffers when a call is
+    cancelled.
     """
 
     type = socket.SOCK_STREAM
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        # How many of the bytes offered last are in the transport's buffer, in the same order.
+        self._below = _below(transport)
+        # How many of the bytes offered last are in the buffers, in the same order.
         self.left = 0
 
     def send(self, data: memoryview, flags: int = 0) -> int:
@@ -262,13 +264,47 @@ class Written:
             # The transport may keep what it is given for longer than the caller's buffer is held.
             self._transport.write(data if type(data.obj) is bytes else bytes(data))
             self.left = data.nbytes
+        if self.is_lost():
+            # An empty buffer was thrown away. Why, the call is told in a turn or two.
+            raise BlockingIOError
         # Encrypted bytes are a few more: better too low than too high.
         pending = self._transport.get_write_buffer_size()
+        pending += sum(each.get_write_buffer_size() for each in self._below)
         taken = self.left - min(self.left, pending)
         if self.left and not taken:
             raise BlockingIOError
         self.left -= taken
         return taken
+
+    def is_lost(self) -> bool:
+        """Tell whether the connection ends, of which the transport may not have heard yet."""
+        return any(each.is_closing() for each in self._below)
+
+
+def _below(transport: Transport) -> list[Transport]:
+    """Return the transports that one of asyncio or uvloop writes to what it has encrypted.
+
+    It does not count what is in their buffers. (One of aiofastnet has none below it.)
+    """
+    below: list[Transport] = []
+    upper: Transport | None = transport
+    while upper is not None:
+        upper = _next_below(upper)
+        if upper is not None:
+            below.append(upper)
+    return below
+
+
+def _next_below(transport: Transport) -> Transport | None:
+    layer = transport.get_extra_info("uvloop.sslproto")
+    if layer is None:
+        below = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+        return cast("Transport | None", below)
+    # uvloop shows it to nobody but the garbage collector.
+    import gc
+
+    others = (each for each in gc.get_referents(layer) if each is not transport)
+    return next((each for each in others if _traits(type(each)).is_transport), None)
 
 
 class Through:
@@ -311,6 +347,9 @@ class Through:
         if self._transport.is_closing():
             if self._is_complete():
                 return DONE
+            if self._written is not None and self._written.is_lost():
+                # The error of the connection comes in the next turn.
+                return SOCKET
             raise aborted()
         pending = self._transport.get_write_buffer_size()
         if not self._is_drained:
@@ -355,7 +394,12 @@ class Through:
             self._watch.end()
             # It refers to this one.
             self._watch = None
-        if self._written is not None and self._written.left and not self._transport.is_closing():
+        if (
+            self._written is not None
+            and self._written.left
+            and not self._transport.is_closing()
+            and not self._written.is_lost()
+        ):
             # A call that failed meanwhile cannot take these back: they will go. It has its error,
             # whatever `progress` says to that.
             with suppress(Exception):

@@ -133,7 +133,7 @@ async def test_calls_share_what_goes_in_one_turn_of_the_loop(
     assert all(each == whole for each in received)
     turns = [(before, after - before) for before, after in pairwise(at_turn)]
     # Most goes in a turn where a step that was not whole comes before one that is.
-    assert max(nbytes for _, nbytes in turns) <= (1 if ncalls == 1 else 2) * STEP_SIZE
+    assert max(nbytes for _, nbytes in turns) <= (1 if ncalls == 1 else 5) * STEP_SIZE
     if others_work and ncalls > 1:
         # Half of each, so that it counts for a large one.
         large = [nbytes for before, nbytes in turns if before > ncalls * len(whole) / 2]

@@ -122,6 +122,8 @@ _BULK = 1 << 20
 # Seconds of CPU between two turns that the loop does not take by itself, and for how long others
 # are taken to have more to do.
 _WORK = 30e-6
+# Seconds of CPU that it takes to have a call wait for its turn, which is no work of others.
+_QUEUEING = 10e-6
 _WORK_LASTS = 5e-3
 # With many calls a turn takes longer, as else most of it would go into asking who can send.
 _LEAST_SHARE = 8 * 1024
@@ -160,6 +162,7 @@ class _Turns:
             # It is asked for no more: to wait costs less than to be told each time that it could.
             pump.stop_writing()
             self._queue[pump] = None
+            self._ended += _QUEUEING
         else:
             self._step(pump)
             if self._left > 0:

@@ -17,7 +17,7 @@ from waiting import PATIENCE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[1]
 EXAMPLES = REPOSITORY / "examples"
 FILE_SERVER = EXAMPLES / "file_server"
 
@@ -43,14 +43,14 @@ def run(
 
 @contextmanager
 def started(
-    *arguments: object, folders: tuple[Path, ...] = ()
+    *arguments: object, folders: tuple[Path, ...] = (), prefix: tuple[str, ...] = ()
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Start an example, and give it with the first line that it prints.
+    """Start an example by way of the command `prefix`; give it with the first line that it prints.
 
     Warnings are errors in it, so that a file that is never closed shows on stderr.
     """
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", *map(str, arguments)],
+        [*prefix, sys.executable, "-W", "error", *map(str, arguments)],
         env=environment(*folders),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -605,6 +605,24 @@ async def test_a_peer_that_goes_ends_the_call(stage: str, ends: Ends, file: Any)
     assert file.tell() == call.sent
 
 
+@on(ALL)
+async def test_a_bytearray_can_be_resized_where_the_error_of_its_call_is_handled(
+    ends: Ends,
+) -> None:
+    """The traceback refers to frames that had views of it."""
+    data = bytearray(DATA)
+    call = Call(asend.sendall, ends.stream, data)
+
+    async with anyio.create_task_group() as group:
+        await start("first", ends, call, group)
+        ends.far.reset()
+        await call.over()
+
+    assert call.error is not None
+    assert call.error.__traceback__ is not None
+    data.append(0)
+
+
 @on(ALL, stage=STAGES)
 async def test_an_abort_ends_the_call(stage: str, ends: Ends, file: Any) -> None:
     call = Call(asend.sendfile, ends.stream, file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .._arguments import AnySocket
     from .._limits import Pace
     from .._senders import Sender
+    from .._tally import Tally
     from .._wants import Transfer
 
 
@@ -91,10 +93,7 @@ async def hand_over(
                 assert isinstance(rest, memoryview)
                 if transfer.ahead():
                     loads.start()
-                for at in range(0, rest.nbytes, most):
-                    block = rest[at : at + most]
-                    await send(block)
-                    transfer.tally.add(block.nbytes)
+                await _send_blocks(rest, most, send, transfer.tally)
         except anyio.get_cancelled_exc_class():
             raise
         except BaseException as raised:  # a task group would wrap it in an ExceptionGroup
@@ -106,6 +105,24 @@ async def hand_over(
         finally:
             # Its traceback refers to this frame, which would keep the file open till a collection.
             error = None
+
+
+async def _send_blocks(
+    data: memoryview, most: int, send: Callable[[memoryview], Awaitable[object]], tally: Tally
+) -> None:
+    block = data
+    try:
+        for at in range(0, data.nbytes, most):
+            block = data[at : at + most]
+            await send(block)
+            tally.add(block.nbytes)
+    except BaseException:
+        # The traceback refers to both, here and in frames of the stream: who handles the error
+        # could not resize the bytearray that they are of. A stream may hold what it could not send.
+        with suppress(BufferError):
+            block.release()
+            data.release()
+        raise
 
 
 class _Loads:

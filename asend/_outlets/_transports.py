@@ -237,7 +237,11 @@ class End:
         """The transport has done it."""
 
     def send(self, data: memoryview, flags: int = 0) -> int:
-        return os.write(self._fd, data)
+        try:
+            return os.write(self._fd, data)
+        finally:
+            # A traceback refers to this frame, and nobody can resize the bytearray of a view.
+            del data
 
     def close(self) -> None:
         os.close(self._fd)

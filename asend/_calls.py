@@ -22,6 +22,9 @@ class Holder(Protocol):
     def hold(self) -> socket.socket:
         """Return the socket to send by from now on."""
 
+    def leave(self) -> None:
+        """Let others send, as all that is left is to clean up."""
+
 
 HolderT = TypeVar("HolderT", bound=Holder, contravariant=True)
 
@@ -79,6 +82,7 @@ async def carry_out(
             # It refers to the pace, and that to the tally.
             tally.on_move = None
             transfer.leave()
+            sender.leave()
     except BaseException as error:  # a cancelled call says how far it came, too
         note_sent(error, tally.sent, tally.total)
         raise

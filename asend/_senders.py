@@ -32,11 +32,24 @@ def is_busy(sock: AnySocket) -> bool:
 class Sender:
     """A call that sends on a socket; the only one, as a context manager."""
 
-    __slots__ = ("_fd", "give_up", "is_over", "lent", "sending", "sock")
+    __slots__ = ("_fd", "_leave", "give_up", "is_over", "lent", "sending", "sock")
 
-    def __init__(self, sock: AnySocket, *, is_ours: bool = False) -> None:
-        """Prepare to send on a socket; `is_ours`: one made for this call, that never waits."""
+    def __init__(
+        self,
+        sock: AnySocket,
+        leave: Callable[[], object] | None = None,
+        *,
+        is_ours: bool = False,
+    ) -> None:
+        """Prepare to send on a socket.
+
+        Args:
+            sock: What to send on.
+            leave: What to call when nothing is sent any more.
+            is_ours: Whether the socket was made for this call, and never waits.
+        """
         self.sock = sock
+        self._leave = leave
         self._fd = sock.fileno()
         # The caller's own, if its `send` will do: a socket with a timeout waits inside it, trio's
         # have none but an async one.
@@ -64,6 +77,11 @@ class Sender:
         if self.sending is self.lent:
             self.sending = _duplicate(self.sock)
         return self.sending
+
+    def leave(self) -> None:
+        """Let others send, as all that is left is to clean up."""
+        if self._leave is not None:
+            self._leave()
 
     @property
     def wait_on(self) -> AnySocket:

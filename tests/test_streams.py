@@ -9,6 +9,7 @@ import gzip
 import io
 import os
 import socket
+import threading
 import time
 import weakref
 from functools import partial
@@ -520,6 +521,80 @@ async def test_a_cancelled_call_is_exact_and_the_stream_usable(
     assert file.tell() == sent
     await ends.close()
     assert await ends.far.read() == b""
+
+
+class SlowToSeek(Opaque):
+    """An object that seeks when it may, as one that has to decompress from its start does."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.can_seek = threading.Event()
+        self.can_seek.set()
+        self.seek = self._seek
+
+    def _seek(self, at: int) -> int:
+        assert self.can_seek.wait(10)
+        return self._file.seek(at)
+
+
+@on(["anyio-tcp", "anyio-unix", "trio-tcp", "trio-unix"], send=["data", "file", "object"])
+async def test_a_stream_is_not_busy_with_a_call_that_was_cancelled(
+    send: str, ends: Ends, file: Any
+) -> None:
+    """The guard of the stream is left in the clean-up, which has not had its turn yet."""
+    slow = SlowToSeek(DATA)
+    call = {
+        "data": Call(asend.sendall, ends.stream, DATA),
+        "file": Call(asend.sendfile, ends.stream, file),
+        # Which is read in a thread, and that in a task group.
+        "object": Call(asend.sendfile, ends.stream, slow),
+    }[send]
+    received = b""
+
+    async def read() -> None:
+        nonlocal received
+        received = await ends.far.read(call.sent + 4)
+
+    async with anyio.create_task_group() as group:
+        await start("first", ends, call, group)
+        group.start_soon(read)
+        slow.can_seek.clear()
+        call.scope.cancel()
+        await asend.sendall(ends.stream, b"next")
+        slow.can_seek.set()
+
+    assert isinstance(call.error, anyio.get_cancelled_exc_class())
+    assert received == DATA[: call.sent] + b"next"
+
+
+@on_asyncio(["anyio-tcp", "anyio-unix"])
+async def test_a_call_that_still_cleans_up_takes_nothing_from_the_next(ends: Ends) -> None:
+    slow = SlowToSeek(DATA)
+    counted: list[int] = []
+    # A scope of anyio would cancel the clean-up, too.
+    task = asyncio.ensure_future(asend.sendfile(ends.stream, slow, progress=counted.append))
+    received = b""
+
+    async def read() -> None:
+        nonlocal received
+        received = await ends.far.read(sum(counted) + 4)
+
+    await ends.until_full()
+    slow.can_seek.clear()
+    task.cancel()
+    async with anyio.create_task_group() as group:
+        group.start_soon(read)
+        await asend.sendall(ends.stream, b"next")
+    is_done = task.done()
+    slow.can_seek.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asend.sendall(ends.stream, b"last")
+    received += await ends.far.read(4)
+
+    assert not is_done
+    assert received == DATA[: sum(counted)] + b"nextlast"
+    assert slow.tell() == sum(counted)
 
 
 @on(TLS_TRANSPORTS, stage=STAGES)

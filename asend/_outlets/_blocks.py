@@ -61,6 +61,9 @@ class _Blocks:
     def hold(self) -> socket.socket:
         return cast("socket.socket", self)
 
+    def leave(self) -> None:
+        """Of no use to another call is a stream that a call could not send all on."""
+
     def drive(
         self, transfer: Transfer, want: int, sender: object, pace: Pace | None
     ) -> Coroutine[None, None, None]:

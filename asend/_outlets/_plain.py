@@ -6,16 +6,16 @@ import asyncio
 import errno
 import os
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 from .._arguments import check_kind, check_mode, check_open, check_stream_socket
 from .._calls import carry_out
 from .._errors import BusyResourceError
-from .._senders import Sender, is_busy
+from .._senders import Sender, is_busy, waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from .._arguments import AnySocket
@@ -24,21 +24,45 @@ if TYPE_CHECKING:
     from .._wants import Build
 
 
-def guarded(guard: AbstractContextManager[object]) -> AbstractContextManager[object]:
-    """Enter what a stream keeps two senders apart with; raise our own error where it does."""
-    return guard if type(guard) is nullcontext else _guarded(guard)
+def guarded(
+    guard: AbstractContextManager[object],
+) -> AbstractContextManager[Callable[[], None] | None]:
+    """Enter what a stream keeps two senders apart with; raise our own error where it does.
+
+    What is entered is how to leave it before the end, if there is anything to leave.
+    """
+    return nullcontext() if type(guard) is nullcontext else _guarded(guard)
 
 
 @contextmanager
-def _guarded(guard: AbstractContextManager[object]) -> Iterator[None]:
-    try:
-        guard.__enter__()
-    except _busy_errors():
-        raise BusyResourceError from None
-    try:
-        yield
-    finally:
-        guard.__exit__(None, None, None)
+def _guarded(guard: AbstractContextManager[object]) -> Iterator[Callable[[], None]]:
+    with ExitStack() as entered:
+        try:
+            entered.enter_context(guard)
+        except _busy_errors():
+            raise BusyResourceError from None
+        yield entered.close
+
+
+# Turns of the loop that a call needs to end: it hears of it in one, its tasks in the next, and it
+# leaves their group in the third.
+_CLEAN_UP_TURNS = 3
+
+
+async def await_clean_up(guard: AbstractContextManager[object], sock: AnySocket) -> None:
+    """Let a call on this socket that is over leave the guard of its stream.
+
+    It is over when it is cancelled, and no reason to refuse another one then.
+    """
+    if type(guard) is nullcontext:
+        return
+    for _ in range(_CLEAN_UP_TURNS):
+        if sock.fileno() not in waiting:
+            return
+        # Where streams have guards, anyio is.
+        from anyio.lowlevel import checkpoint
+
+        await checkpoint()
 
 
 def _busy_errors() -> tuple[type[Exception], ...]:
@@ -74,7 +98,9 @@ def _told_of_close(stream: Waking | None, sender: Sender) -> Iterator[None]:
     try:
         yield
     finally:
-        del stream._send_future
+        # Not that of a call that began while this one was cleaning up.
+        if getattr(stream, "_send_future", None) is woken:
+            del stream._send_future
 
 
 class SocketOutlet:
@@ -101,9 +127,10 @@ class SocketOutlet:
         check_kind(self._sock)
         check_stream_socket(self._sock)
         await self._admit(driver)
+        await await_clean_up(self._guard, self._sock)
         with (
-            guarded(self._guard),
-            Sender(self._sock) as sender,
+            guarded(self._guard) as leave,
+            Sender(self._sock, leave) as sender,
             _told_of_close(self._wakes, sender),
         ):
             transfer = build(sender.sending)

@@ -23,7 +23,7 @@ from .._calls import carry_out
 from .._errors import BusyResourceError
 from .._senders import Sender, is_busy, waiting
 from .._wants import DONE, SOCKET
-from ._plain import aborted, guarded
+from ._plain import aborted, await_clean_up, guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +127,8 @@ class TransportOutlet:
         end = self._check(driver)
         if is_busy(end):
             raise BusyResourceError
-        with guarded(self._guard), Sender(end, is_ours=True) as sender:
+        await await_clean_up(self._guard, end)
+        with guarded(self._guard) as leave, Sender(end, leave, is_ours=True) as sender:
             written = None if self.is_plain else Written(self._transport)
             transfer = Through(
                 build(sender.sending if written is None else cast("socket.socket", written)),

@@ -83,12 +83,11 @@ async def carry_out(
             tally.on_move = None
             transfer.leave()
             sender.leave()
-    except BaseException as error:  # a cancelled call says how far it came, too
+            if transfer.closes_slowly:
+                await driver.in_thread(transfer.close)
+            else:
+                transfer.close()
+    except BaseException as error:  # one that is cancelled says how far it came, even in its end
         note_sent(error, tally.sent, tally.total)
         raise
-    finally:
-        if transfer.closes_slowly:
-            await driver.in_thread(transfer.close)
-        else:
-            transfer.close()
     return tally.sent

@@ -603,7 +603,7 @@ async def test_a_call_that_is_cancelled_twice_still_says_how_far_it_came(
         try:
             await asend.sock_sendfile(unix_peer.sock, zipped, progress=counted.append)
         except asyncio.CancelledError as error:
-            notes.extend((error.__context__ or error).__notes__)
+            notes.extend(error.__notes__)
             raise
 
     notes: list[str] = []

@@ -154,8 +154,9 @@ class ByKernel:
             return position >= loaded_to
         if resident:
             return False
-        if position == self._loaded_at < loaded_to:
-            # Just read, and not there: a file system without page cache (FUSE with direct_io).
+        if position == self._loaded_at < loaded_to and self._file.size() >= self._size:
+            # Just read, and not there, nor cut off: a file system without page cache (FUSE with
+            # direct_io).
             if not self._must:
                 raise Refused("the file does not stay in the page cache")
             return False

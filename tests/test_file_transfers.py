@@ -650,6 +650,24 @@ def test_a_file_that_does_not_stay_in_the_cache_is_copied(
     assert position == big.stat().st_size
 
 
+@pytest.mark.parametrize("to", [1000, STEP_SIZE + 1])
+def test_a_file_that_is_cut_while_it_is_read_is_not_copied(
+    to: int, big: Path, unix_peer: Peer, cold: Cache, sendfiles: list[tuple[int, int]]
+) -> None:
+    """What was cut off is not in the cache either, and no sign of one that keeps nothing."""
+    with big.open("r+b") as file:
+        transfer = transfer_of(unix_peer, file)
+        transfer.step()
+        file.truncate(to)
+        transfer.load()
+
+        received, _ = run(transfer, unix_peer)
+        transfer.close()
+
+    assert received == big.read_bytes()
+    assert {offset for offset, _ in sendfiles} == set(range(0, to, STEP_SIZE))
+
+
 def test_a_file_that_leaves_the_cache_after_a_while_is_copied_from_there(
     big: Path, unix_peer: Peer, cold: Cache, sendfiles: list[tuple[int, int]]
 ) -> None:

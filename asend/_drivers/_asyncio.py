@@ -159,8 +159,10 @@ class _Turns:
     def take(self, pump: _Pump) -> None:
         """Have a call step that could: now, or when it is its turn."""
         if self._queue or self._left <= 0:
-            # It is asked for no more: to wait costs less than to be told each time that it could.
-            pump.stop_writing()
+            if pump in self._queue:
+                # To be told again costs less than to be taken off the loop and put on again; to be
+                # told each time costs more.
+                pump.stop_writing()
             self._queue[pump] = None
             self._ended += _QUEUEING
         else:

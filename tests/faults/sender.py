@@ -26,6 +26,7 @@ import anyio
 import trio
 
 import asend
+from asend import _by_kernel
 from asend._residency import PageCache
 
 if TYPE_CHECKING:
@@ -215,6 +216,8 @@ def is_cold(file: Any) -> bool:
 
 async def make(op: Op, target: Any, call: Call, told: list[int]) -> dict[str, Any]:
     """Make one call, and say what came of it."""
+    # Else it would not ask for what was seen a moment ago.
+    _by_kernel._seen.clear()
     outcome: dict[str, Any] = {"errors": [], "number": None, "notes": [], "returned": None}
     with anyio.move_on_after(CALL_SECONDS) as limit:
         try:

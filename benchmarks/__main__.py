@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from . import figures, machine, report, stored
+from . import figures, machine, network, report, stored
 from .harness import Case, Result, Skipped, Work, run
 
 if TYPE_CHECKING:
@@ -65,9 +65,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "results", help="where to write"
     )
+    parser.add_argument(
+        "--congestion",
+        metavar="NAME",
+        help="TCP's congestion control, in a network of its own: cubic is Linux's default "
+        "(default: the machine's)",
+    )
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error("--rounds must be at least 1")
+    if arguments.congestion not in (None, *(names := network.known())):
+        parser.error(f"--congestion: {arguments.congestion} is none of those here: {names}")
     if not arguments.dir.is_dir():
         parser.error(f"--dir: {arguments.dir} is no folder")
     return arguments
@@ -117,6 +125,8 @@ def _measure() -> int:
     if arguments.list:
         print("\n".join(ROWS))
         return 0
+    if arguments.congestion is not None:
+        network.run_with(arguments.congestion)
     report_ = _Report(arguments)
     has_failed = False
     with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:

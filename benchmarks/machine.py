@@ -8,7 +8,7 @@ import os
 import platform
 from pathlib import Path
 
-from . import servers
+from . import network, servers
 
 _PACKAGES = ("uvloop", "trio", "anyio", "aiohttp", "starlette", "uvicorn")
 
@@ -24,6 +24,7 @@ def describe(directory: Path) -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "memory": _field("/proc/meminfo", "MemTotal"),
         "kernel": f"{platform.system()} {platform.release()}",
+        "congestion control": network.congestion_control(),
         "file system": file_system(directory),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "asend": asend.__version__,

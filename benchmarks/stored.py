@@ -36,10 +36,13 @@ class Run:
         """Return the machine, and Python with the versions of these packages, in a line."""
         machine = self.machine
         memory = int(machine["memory"].split()[0]) / 1024**2
+        # Runs of before it was looked at do not say.
+        congestion = machine.get("congestion control")
+        network = "" if congestion is None else f", TCP {congestion}"
         packages = "".join(f", {name} {machine[name]}" for name in versions if name in machine)
         return (
             f"{machine['cores']} cores of an {machine['cpu']}, {memory:.0f} GiB, "
-            f"{machine['kernel']}, {machine['file system']}; {machine['python']}{packages}"
+            f"{machine['kernel']}{network}, {machine['file system']}; {machine['python']}{packages}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -13,13 +14,17 @@ import pytest
 
 pytest.importorskip("rich", reason="the benchmarks need asend[bench]")
 
+from benchmarks import network
+
 ROOT = Path(__file__).parent.parent
 ROWS = ("calls", "files", "streams", "imports")
+# A quick run takes 15 s, and on a busy machine several times of it.
+pytestmark = pytest.mark.timeout(200)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,26 @@ def test_the_machine_and_the_arguments_are_recorded(document: Any) -> None:
     assert document["arguments"]["rounds"] == 2
     assert {"cpu", "kernel", "python", "asend", "uvloop", "trio"} <= document["machine"].keys()
     assert all(document["machine"].values())
+
+
+def test_another_congestion_control_is_that_of_a_run_alone(tmp_path: Path) -> None:
+    may = ["unshare", "--net", "--user", "--map-root-user", "true"]
+    if shutil.which("unshare") is None or subprocess.run(may, check=False).returncode != 0:
+        pytest.skip("nobody but root can make a network here, or there is no unshare")
+    before = network.congestion_control()
+
+    ended = run("--quick", "--only", "imports", "--congestion", "reno", "--output", str(tmp_path))
+
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(_result(tmp_path, "json"))["machine"]["congestion control"] == "reno"
+    assert network.congestion_control() == before
+
+
+def test_an_unknown_congestion_control_is_refused() -> None:
+    ended = run("--congestion", "carrier-pigeon")
+
+    assert ended.returncode == 2
+    assert "carrier-pigeon is none of those here: " in ended.stderr
 
 
 def test_every_row_has_a_sample_per_round_of_every_arm(document: Any) -> None:

@@ -123,7 +123,7 @@ class FileResponse(StockFileResponse):
         is_plain = self._is_plain(request)
         if is_plain and (known := self._cache.recall(self._name, self._key)) is not None:
             plain = cast("_Plain", known)
-            self._headers.update(plain.headers)
+            self._headers.extend(plain.headers)
             return await self._send(request, plain.file, plain.answer)
         codings = preferred(_field(request, hdrs.ACCEPT_ENCODING), self._encodings)
         try:
@@ -233,7 +233,7 @@ class FileResponse(StockFileResponse):
             return await self._prepare_as_stream(request)
         if is_plain:
             # Only where there is nothing beside it, and so whatever codings a client takes.
-            plain = _Plain(file, found, {**headers})
+            plain = _Plain(file, found, headers.copy())
             self._cache.remember(self._name, file, self._beside(), self._key, plain)
         return await self._send(request, file, found)
 
@@ -320,7 +320,7 @@ class _Plain(NamedTuple):
 
     file: OpenFile
     answer: Answer
-    headers: dict[str, str]
+    headers: CIMultiDict[str]
 
 
 def _checked(encodings: Collection[str]) -> tuple[str, ...]:

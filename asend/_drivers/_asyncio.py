@@ -113,12 +113,13 @@ async def drive(transfer: Transfer, want: int, sender: Sender, pace: Pace | None
 
 # Where several calls send, what goes in one turn of the loop: all else on it waits for that. With
 # 64 KiB a small route under uvicorn answered in half of the time that it takes with a step (p99 of
-# the row "handlers"), and 1 MiB files lost a third of their rate. So that is for when others have
+# the row "handlers"), and 1 MiB files lost a third of their rate. So little is for when others have
 # work, and then only every second turn of the loop is one for calls: what began in one goes on in
-# the next, which took a third of that time off the small route's, and a fifth off the rate. Else
-# few calls at a time need not queue, which costs each 3 us and more.
+# the next, which took a third of that time off the small route's, and a fifth off the rate; 32 KiB
+# took off another sixth, and a quarter. Else few calls at a time need not queue, which costs each
+# 3 us and more.
 _TURN_SIZE = 4 * STEP_SIZE
-_SMALL_TURN_SIZE = 64 * 1024
+_SMALL_TURN_SIZE = 32 * 1024
 # For calls that have sent so much that they are no small files.
 _BULK = 1 << 20
 # Seconds of CPU between two turns that the loop does not take by itself, and for how long others
@@ -128,7 +129,7 @@ _WORK = 30e-6
 _QUEUEING = 10e-6
 _WORK_LASTS = 5e-3
 # With many calls a turn takes longer, as else most of it would go into asking who can send.
-_LEAST_SHARE = 8 * 1024
+_LEAST_SHARE = 4 * 1024
 
 
 class _Turns:

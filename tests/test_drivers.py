@@ -793,6 +793,55 @@ def test_a_loop_may_be_closed_while_a_cancelled_call_still_reads(
     assert unix_peer.read_now() == b""
 
 
+class SlowToSeek(Reader):
+    """Sets its position, once it was read, when the test allows it."""
+
+    def __init__(self, data: bytes) -> None:
+        file = io.BytesIO(data)
+        self.read, self.tell = file.read, file.tell
+        self._seek = file.seek
+        self.seeks = threading.Event()
+        self.may_go_on = threading.Event()
+        self.thread = threading.current_thread()
+
+    def seek(self, position: int, /) -> None:
+        if self.tell():
+            self.thread = threading.current_thread()
+            self.seeks.set()
+            assert self.may_go_on.wait(10)
+        self._seek(position)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.SelectorEventLoop, uvloop.new_event_loop])
+def test_a_loop_may_be_closed_while_a_cancelled_call_still_seeks(
+    new_loop: Any, unix_peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = SlowToSeek(DATA)
+    counted: list[int] = []
+    loop = new_loop()
+
+    async def cancel_while_seeking() -> None:
+        task = asyncio.ensure_future(
+            asend.sock_sendfile(unix_peer.sock, file, progress=counted.append)
+        )
+        while not (unix_peer.is_full() and file.tell() >= 2 * STEP_SIZE):
+            await asyncio.sleep(0.001)
+        task.cancel()
+        while not file.seeks.is_set():
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    loop.run_until_complete(cancel_while_seeking())
+    loop.close()
+    file.may_go_on.set()
+    file.thread.join(10)
+
+    assert caplog.records == []
+    assert file.tell() == sum(counted)
+
+
 class Recording:
     """Remembers the timers of a loop that asend asks for; made the first of a loop's bases."""
 

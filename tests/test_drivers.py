@@ -695,6 +695,25 @@ async def test_a_transport_is_left_in_the_thread_of_its_loop(
     assert zipped.tell() == sum(counted)
 
 
+@pytest.mark.anyio
+async def test_a_call_ends_in_time_while_a_pipe_delivers_nothing(unix_peer: Peer) -> None:
+    source, target = os.pipe()
+    # Lets a call go on that waits for its read.
+    timer = threading.Timer(10, os.write, (target, b"late"))
+    timer.start()
+
+    with os.fdopen(source, "rb") as file:
+        with pytest.raises(TimeoutError):
+            await asend.sock_sendfile(unix_peer.sock, file, timeout=0.05)
+        was_in_time = timer.is_alive()
+        timer.cancel()
+        # So that the read ends, too.
+        os.close(target)
+
+    assert was_in_time
+    timer.join()
+
+
 # --- what a call leaves behind
 
 

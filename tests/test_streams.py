@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from functools import partial
+from pickle import PickleBuffer
 from typing import TYPE_CHECKING
 
 import anyio
@@ -1711,6 +1712,32 @@ async def test_what_a_stream_of_blocks_raises_comes_out(file: Any) -> None:
     await call.run()
 
     assert call.error is stream.error
+    assert call.notes() == [note(0)]
+
+
+class Holding(trio.abc.SendStream):
+    """A stream that fails with its block in hand."""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        # As what is written in C would: no view of its own.
+        self.held = PickleBuffer(data)
+        raise LookupError("broken")
+
+    async def wait_send_all_might_not_block(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("anyio_backend", TRIO, indirect=True)
+async def test_what_a_stream_raises_that_holds_its_block_comes_out() -> None:
+    call = Call(asend.sendall, Holding(), DATA)
+
+    await call.run()
+
+    assert isinstance(call.error, LookupError)
     assert call.notes() == [note(0)]
 
 

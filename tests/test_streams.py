@@ -1376,11 +1376,13 @@ async def refused(stream: object, kinds: Any, match: str, **options: Any) -> Non
     """Both calls refuse before their first byte: without a note, and without progress."""
     counted: list[int] = []
     for call in (
+        # Without progress it could go at once.
         partial(asend.sendall, stream, b"refused"),
-        partial(asend.sendfile, stream, io.BytesIO(b"refused")),
+        partial(asend.sendall, stream, b"refused", progress=counted.append),
+        partial(asend.sendfile, stream, io.BytesIO(b"refused"), progress=counted.append),
     ):
         with pytest.raises(kinds, match=match) as caught:
-            await call(progress=counted.append, **options)
+            await call(**options)
         assert not getattr(caught.value, "__notes__", [])
     assert not counted
 
@@ -1392,6 +1394,7 @@ async def test_wrong_arguments_are_refused_and_change_nothing(
     stream: Any = ends.stream
     await refused(stream, ValueError, "out of range", timeout=-1)
     await refused(stream, ValueError, "NaN", timeout=float("nan"))
+    await refused(stream, TypeError, "timeout must be a number", timeout="1")
     await refused(stream, TypeError, "limits", limits=5)
     with pytest.raises(TypeError, match="progress must be callable"):
         await asend.sendall(stream, b"refused", progress=5)  # type: ignore[arg-type]  # refused

@@ -1398,6 +1398,8 @@ async def test_wrong_arguments_are_refused_and_change_nothing(
     await refused(stream, TypeError, "limits", limits=5)
     with pytest.raises(TypeError, match="progress must be callable"):
         await asend.sendall(stream, b"refused", progress=5)  # type: ignore[arg-type]  # refused
+    with pytest.raises(TypeError, match="progress must be callable"):
+        await asend.sendfile(stream, file, progress=5)  # type: ignore[arg-type]  # refused
     with pytest.raises(TypeError, match="bytes-like"):
         await asend.sendall(stream, "text")  # type: ignore[arg-type]  # refused
     with pytest.raises(BufferError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import errno
 import gzip
 import io
@@ -703,6 +704,18 @@ async def test_a_bytearray_can_be_resized_where_the_error_of_its_call_is_handled
 
     assert call.error is not None
     assert call.error.__traceback__ is not None
+    data.append(0)
+
+
+@on_asyncio(TRANSPORTS)
+async def test_a_bytearray_can_be_resized_when_a_call_has_ended_in_a_reset(ends: Ends) -> None:
+    """asyncio keeps the error of the write, and so our frame, until the connection is lost."""
+    data = bytearray(DATA[:262_144])
+    ends.far.reset()
+
+    with contextlib.suppress(OSError):
+        await asend.sendall(ends.stream, data)
+
     data.append(0)
 
 

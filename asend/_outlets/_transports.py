@@ -267,8 +267,12 @@ class Written:
     def send(self, data: memoryview, flags: int = 0) -> int:
         if not self.left:
             # The transport may keep what it is given for longer than the caller's buffer is held.
-            self._transport.write(data if type(data.obj) is bytes else bytes(data))
-            self.left = data.nbytes
+            kept = data if type(data.obj) is bytes else bytes(data)
+            nbytes = data.nbytes
+            # Where that fails, asyncio keeps the error for a turn, and with it this frame.
+            del data
+            self._transport.write(kept)
+            self.left = nbytes
         if self.is_lost():
             # An empty buffer was thrown away. Why, the call is told in a turn or two.
             raise BlockingIOError

@@ -106,7 +106,7 @@ class ByKernel:
 
     def step(self, tally: Tally) -> int:
         position = self._start + tally.sent
-        if self._is_end(position):
+        if self._is_end(position, tally):
             return DONE
         nbytes = min(tally.most, self._stop() - position)
         if position < self._loaded_to:
@@ -128,19 +128,22 @@ class ByKernel:
             raise
         tally.add(sent)
         position += sent
-        if sent == 0 or self._is_end(position):
+        if sent == 0 or self._is_end(position, tally):
             return DONE
         return SOCKET | self._ahead(position)
 
     def _stop(self) -> int:
         return self._size if self._end is None else min(self._end, self._size)
 
-    def _is_end(self, position: int) -> bool:
+    def _is_end(self, position: int, tally: Tally) -> bool:
         if position == self._end:
             return True
         if position >= self._size:
             # It may have grown. Asking costs less than waiting for a slow peer to find the end.
             self._size = self._file.size()
+            if self._end is None and position < self._size:
+                # Whoever is to end the call early has to know that it is not complete.
+                tally.total = self._size - self._start
         return position >= self._size
 
     def _is_cold(self, position: int, nbytes: int) -> bool:

@@ -738,6 +738,29 @@ async def test_an_abort_ends_the_call(stage: str, ends: Ends, file: Any) -> None
         assert len(received) == call.sent
 
 
+@on_asyncio(PLAIN_TRANSPORTS)
+async def test_an_abort_ends_the_call_though_what_the_file_had_at_first_has_gone(
+    ends: Ends, file: Any, path: Path
+) -> None:
+    sent = 0
+
+    def progress(nbytes: int) -> None:
+        nonlocal sent
+        sent += nbytes
+        if sent == len(DATA):
+            with path.open("ab") as more:
+                more.write(b"more")
+            ends.transport.abort()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(ends.far.read)
+        with pytest.raises(ConnectionAbortedError) as caught:
+            await asend.sendfile(ends.stream, file, progress=progress)
+
+    assert sent == len(DATA)
+    assert caught.value.__notes__ == [f"{sent} of {sent + 4} bytes sent"]
+
+
 @on(PLAIN, stage=["first", "last"])
 async def test_a_close_ends_the_call_at_once(stage: str, ends: Ends, file: Any) -> None:
     call = Call(asend.sendfile, ends.stream, file)

@@ -1,4 +1,4 @@
-"""Runs the benchmarks, prints their tables, and writes them and all samples to files.
+"""Runs the benchmarks, all rows or some of them.
 
 `python -m benchmarks report` shows in the README what was stored: `benchmarks.figures` does that.
 """
@@ -6,23 +6,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib
-import json
-import platform
+import functools
 import sys
 import tempfile
-import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from . import figures, machine, network, report, stored
-from .harness import Case, Result, Skipped, Work, run
+from . import figures, network, stored
+from .harness import Work, run
+from .recording import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Sequence
 
 ROWS = (
     "calls",
@@ -38,9 +33,6 @@ ROWS = (
     "imports",
     "steps",
 )
-# Wide enough for the names of two arms and five figures.
-_WIDTH = 130
-
 
 _PROGRAM = "python -m benchmarks"
 _REPORT = f"{_PROGRAM} report"
@@ -81,45 +73,6 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _cases(row: str, work: Work) -> Generator[Case]:
-    """Yield the cases of a row; one that is skipped where the row cannot go on."""
-    module = importlib.import_module(f".rows.{row}", __package__)
-    try:
-        yield from module.cases(work)
-    except Skipped as reason:
-        yield Case("the whole row", skipped=str(reason))
-
-
-class _Report:
-    """Prints results as they come, and keeps both files complete up to the last of them."""
-
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        major, minor, _ = platform.python_version_tuple()
-        self._base: Path = arguments.output / f"{major}.{minor}"
-        self._console = Console(width=_WIDTH, record=True, highlight=False)
-        self._document: dict[str, Any] = {
-            "machine": machine.describe(arguments.dir),
-            # Where the files were put is nobody else's business.
-            "arguments": {name: vars(arguments)[name] for name in ("rounds", "only", "quick")},
-            "rows": {},
-        }
-        for name, value in self._document["machine"].items():
-            self._console.print(f"{name}: {value}")
-        self._console.print()
-
-    def add(self, row: str, result: Result) -> None:
-        for table in report.tables(row, result):
-            self._console.print(table)
-        self._document["rows"].setdefault(row, []).append(report.as_json(result))
-        text = self._console.export_text(clear=False)
-        # Not with_suffix: it would take the minor version for one.
-        Path(f"{self._base}.txt").write_text(text, encoding="utf-8")
-        Path(f"{self._base}.json").write_text(
-            json.dumps(self._document, indent=1) + "\n", encoding="utf-8"
-        )
-
-
 def _measure() -> int:
     arguments = _arguments()
     if arguments.list:
@@ -127,19 +80,16 @@ def _measure() -> int:
         return 0
     if arguments.congestion is not None:
         network.run_with(arguments.congestion)
-    report_ = _Report(arguments)
-    has_failed = False
+    # Where the files were put is nobody else's business.
+    shown = {name: vars(arguments)[name] for name in ("rounds", "only", "quick")}
+    recorder = Recorder(arguments.output, arguments.dir, _PROGRAM, shown)
     with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
         work = Work(Path(directory), arguments.quick)
         for row in arguments.only:
-            try:
-                with contextlib.closing(_cases(row, work)) as cases:
-                    for case in cases:
-                        report_.add(row, run(case, arguments.rounds))
-            except Exception:  # one row that breaks must not cost the figures of the others
-                has_failed = True
-                traceback.print_exc()
-    return int(has_failed)
+            recorder.record(
+                "benchmarks.rows", row, work, functools.partial(run, rounds=arguments.rounds)
+            )
+    return int(recorder.has_failed)
 
 
 def _show(arguments: Sequence[str]) -> int:

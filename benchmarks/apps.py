@@ -29,7 +29,7 @@ def serving(framework: str, loop: str, whose: str, directory: Path) -> Iterator[
     command = [sys.executable, "-m", "benchmarks.apps", framework, loop, whose, str(directory)]
     with running(command) as process:
         assert process.stdout is not None
-        yield Server(process.pid, int(process.stdout.readline()))
+        yield Server(process, int(process.stdout.readline()))
 
 
 def _aiohttp(directory: Path, whose: str) -> Any:

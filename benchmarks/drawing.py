@@ -197,7 +197,7 @@ def _small_print(plot: Plot, panels: Sequence[Shown]) -> Iterator[str]:
         about.append(f"{run.describe(*plot.versions)}; {run.date}.")
         yield from textwrap.wrap(" ".join(about), _SMALL_LETTERS)
         rows = dict.fromkeys(shown.panel.row for shown in panels if shown.run is run)
-        yield f"python -m benchmarks --only {' '.join(rows)} --rounds {run.rounds}"
+        yield f"{run.program} --only {' '.join(rows)} --rounds {run.rounds}"
         about.clear()
 
 

@@ -212,7 +212,9 @@ def _line(title: str, target: Target) -> str:
     result = target["result"]
     shown = "skipped"
     if result is not None:
-        shown = f"{_result(target)} [{result['low']:.2f}..{result['high']:.2f}]"
+        shown = _result(target)
+        if result["low"] != result["high"]:
+            shown += f" [{result['low']:.2f}..{result['high']:.2f}]"
     missed = " **missed**" if target["met"] is False else ""
     cells = (
         title,

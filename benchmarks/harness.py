@@ -101,10 +101,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Work:
-    """How much work to do, and where."""
+    """How much work to do, where, and for how long if it has no other end."""
 
     directory: Path
     is_quick: bool = False
+    minutes: float = 0.0
 
     def pick(self, full: int, quick: int) -> int:
         return quick if self.is_quick else full
@@ -175,12 +176,12 @@ class Result:
         return Outcome(target, best, Summary.of(list(compared)))
 
 
-def run(case: Case, rounds: int) -> Result:
-    """Run every arm of a case once per round, and once before to warm up."""
+def run(case: Case, rounds: int, *, warms_up: bool = True) -> Result:
+    """Run every arm of a case once per round, and once before to warm up if that is wanted."""
     result = Result(case)
     arms = list(case.arms)
     order = random.Random(_SEED)
-    for turn in range(1 + rounds * case.repeat):
+    for turn in range(0 if warms_up else 1, 1 + rounds * case.repeat):
         order.shuffle(arms)
         for arm in list(arms):
             # What another arm left behind must not be collected at the cost of this one.

@@ -32,7 +32,7 @@ def _arms(title: str, result: Result) -> Table:
     table = Table(
         title=title,
         title_justify="left",
-        caption=f"{caption}Medians \\[quartiles] of {_rounds(result)} rounds.",
+        caption=f"{caption}{_said(_rounds(result))}",
         caption_justify="left",
     )
     table.add_column("arm")
@@ -48,8 +48,12 @@ def _arms(title: str, result: Result) -> Table:
     return table
 
 
+def _said(rounds: int) -> str:
+    return f"Medians \\[quartiles] of {rounds} rounds." if rounds > 1 else "One round."
+
+
 def _targets(result: Result) -> Table:
-    table = Table(caption="Medians \\[quartiles] over the rounds.", caption_justify="left")
+    table = Table(caption=_said(_rounds(result)), caption_justify="left")
     for name in ("target", "against", "measure"):
         table.add_column(name)
     for name in ("result", "wanted", "met"):
@@ -78,8 +82,10 @@ def _cell(summary: Summary | None, measure: Measure) -> str:
 
 
 def _spread(summary: Summary, digits: int, unit: str = "") -> str:
-    low, high = f"{summary.low:,.{digits}f}", f"{summary.high:,.{digits}f}"
-    return f"{summary.median:,.{digits}f}{unit} \\[{low}..{high}]"
+    median = f"{summary.median:,.{digits}f}{unit}"
+    if summary.low == summary.high:
+        return median
+    return f"{median} \\[{summary.low:,.{digits}f}..{summary.high:,.{digits}f}]"
 
 
 def _measures(result: Result) -> list[Measure]:

@@ -63,8 +63,12 @@ http {{
 class Server:
     """A server that runs."""
 
-    pid: int
+    process: subprocess.Popen[str]
     port: int
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}/{path}"
@@ -97,13 +101,13 @@ def running(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextlib.contextmanager
-def file_server(directory: Path, loop: str) -> Iterator[Server]:
+def file_server(directory: Path, loop: str, *options: str) -> Iterator[Server]:
     """Run the example file server, as its users do, while the context is open."""
     port = _free_port()
-    options = ["--port", str(port), "--quiet", "--loop", loop]
-    with running([sys.executable, str(_EXAMPLE), str(directory), *options]) as process:
+    needed = ["--port", str(port), "--quiet", "--loop", loop]
+    with running([sys.executable, str(_EXAMPLE), str(directory), *needed, *options]) as process:
         _wait_until_accepting(process, port)
-        yield Server(process.pid, port)
+        yield Server(process, port)
 
 
 @contextlib.contextmanager
@@ -124,7 +128,7 @@ def nginx(directory: Path) -> Iterator[Server]:
         files = ["-p", prefix, "-c", str(configuration), "-e", "error.log"]
         with running([program, *files]) as process:
             _wait_until_accepting(process, port)
-            yield Server(process.pid, port)
+            yield Server(process, port)
 
 
 def nginx_version() -> str | None:

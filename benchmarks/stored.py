@@ -15,6 +15,9 @@ RESULTS = (
     "benchmarks/results/file_server/3.13.json",
 )
 
+# What has measured, where the results do not say it.
+_PROGRAM = "python -m benchmarks"
+
 # As `benchmarks.report.as_json` writes it.
 Case: TypeAlias = dict[str, Any]
 Target: TypeAlias = dict[str, Any]
@@ -27,6 +30,7 @@ class Run:
     machine: dict[str, str]
     rounds: int
     rows: dict[str, list[Case]]
+    program: str = _PROGRAM
 
     @property
     def date(self) -> str:
@@ -66,7 +70,8 @@ def load(root: Path = ROOT) -> list[Run]:
 def _read(path: Path) -> Run:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return Run(document["machine"], document["arguments"]["rounds"], document["rows"])
+        machine, rounds = document["machine"], document["arguments"]["rounds"]
+        return Run(machine, rounds, document["rows"], document.get("program", _PROGRAM))
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path} is not what a run writes: {error!r}") from error
 

@@ -1,16 +1,20 @@
-"""Thousands of connections that each read 20 KB/s: `read(server, path, nreaders, pace)`.
+"""Thousands of connections that each read 20 KB/s: `with reading(server, path, crowd, pace)`.
 
 They are in one process, `python -m benchmarks.slow_readers`, and hang on a wheel that turns ten
 times a second: at each tick those in one slot read once. So each waits for itself, as clients on
-thin lines do, and all of them cost their process less than half of a core.
+thin lines do, and all of them cost their process less than half of a core. Others can be there
+that read the beginning, and nothing more.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
+import itertools
 import math
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
 # What the process prints once all readers are at their pace, and when it has measured.
 _SETTLED, _MEASURED = "settled", "measured"
+_LOST = "a slow reader was refused or lost"
 # The core that servers have not.
 _CORE = 1
 _NBYTES = 2000
@@ -43,7 +48,8 @@ _TIMEOUT = 10.0
 # Descriptors that the process needs for itself.
 _OTHERS = 20
 
-_Wheel: TypeAlias = list[list[socket.socket]]
+_Slot: TypeAlias = list[socket.socket]
+_Wheel: TypeAlias = list[_Slot]
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,19 @@ class Pace:
 
 
 @dataclass(frozen=True)
+class Crowd:
+    """How many readers there are, how many that stall, and how much one reads at a time."""
+
+    readers: int
+    stalled: int = 0
+    nbytes: int = _NBYTES
+
+    @property
+    def all(self) -> int:
+        return self.readers + self.stalled
+
+
+@dataclass(frozen=True)
 class Reading:
     """What the readers cost their server.
 
@@ -68,15 +87,22 @@ class Reading:
         cpu: CPU seconds per second.
         memory: KiB of resident memory per reader.
         rate: Bytes a second that each has read.
+        began: When they had settled, by `time.monotonic`.
+        ended: When this had been measured.
     """
 
     cpu: float
     memory: float
     rate: float
+    began: float
+    ended: float
 
 
-def read(server: Server, path: str, nreaders: int, pace: Pace) -> Reading:
+@contextlib.contextmanager
+def reading(server: Server, path: str, crowd: Crowd, pace: Pace) -> Iterator[Reading]:
     """Read a file on many connections, which must be the first that the server has.
+
+    They are read on while the context is open.
 
     Raises:
         RuntimeError: A reader was refused, or lost.
@@ -84,19 +110,23 @@ def read(server: Server, path: str, nreaders: int, pace: Pace) -> Reading:
     # What the first one loads or caches is not the price of the five thousandth.
     _open(server.port, path).close()
     before = server.resident()
-    with _reading(server.port, path, nreaders, pace) as output:
+    with _running(server.port, path, crowd, pace) as output:
         _expect(output, _SETTLED)
-        cpu, seconds = server.cpu(), time.perf_counter()
+        cpu, began = server.cpu(), time.monotonic()
         nbytes = _expect(output, _MEASURED)
-        cpu, seconds = server.cpu() - cpu, time.perf_counter() - seconds
+        cpu, ended = server.cpu() - cpu, time.monotonic()
         memory = server.resident() - before
-    return Reading(cpu / seconds, memory / nreaders, nbytes / seconds / nreaders)
+        seconds = ended - began
+        yield Reading(
+            cpu / seconds, memory / crowd.all, nbytes / seconds / crowd.readers, began, ended
+        )
 
 
 @contextlib.contextmanager
-def _reading(port: int, path: str, nreaders: int, pace: Pace) -> Iterator[Iterator[str]]:
+def _running(port: int, path: str, crowd: Crowd, pace: Pace) -> Iterator[Iterator[str]]:
     """Run the process of the readers while the context is open, and give the lines it prints."""
-    command = [sys.executable, "-m", __name__, str(port), path, str(nreaders)]
+    numbers = map(str, (port, path, *dataclasses.astuple(crowd)))
+    command = [sys.executable, "-m", __name__, *numbers]
     seconds = map(str, (pace.ramp, pace.settle, pace.measured))
     with subprocess.Popen(
         [*command, *seconds], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -107,13 +137,15 @@ def _reading(port: int, path: str, nreaders: int, pace: Pace) -> Iterator[Iterat
             yield iter(process.stdout)
         finally:
             process.stdin.close()
+        if process.wait():
+            raise RuntimeError(_LOST)
 
 
 def _expect(output: Iterator[str], word: str) -> int:
     """Return the number after a word that the process has to print next."""
     name, _, number = next(output, "").partition(" ")
     if name != word:
-        raise RuntimeError("a slow reader was refused or lost")
+        raise RuntimeError(_LOST)
     return int(number)
 
 
@@ -132,15 +164,20 @@ def _open(port: int, path: str) -> socket.socket:
     return sock
 
 
-def _slots(wheel: _Wheel, seconds: float) -> Iterator[list[socket.socket]]:
-    """Yield the slots in turn, each at its time, for some whole turns."""
+def _slots(wheel: _Wheel, seconds: float | None) -> Iterator[_Slot]:
+    """Yield the slots in turn, each at its time, for some whole turns, or without end."""
     start = time.monotonic()
-    for tick in range(math.ceil(seconds * _TURNS_PER_SECOND) * _NSLOTS):
+    ticks = itertools.count() if seconds is None else range(_nticks(seconds))
+    for tick in ticks:
         time.sleep(max(0.0, start + tick * _TICK - time.monotonic()))  # it is the pace
         yield wheel[tick % _NSLOTS]
 
 
-def _read(slot: list[socket.socket]) -> int:
+def _nticks(seconds: float) -> int:
+    return math.ceil(seconds * _TURNS_PER_SECOND) * _NSLOTS
+
+
+def _read(slot: _Slot, most: int) -> int:
     """Read once on each, and return how many bytes came.
 
     Raises:
@@ -150,41 +187,50 @@ def _read(slot: list[socket.socket]) -> int:
     for sock in slot:
         # Where nothing has come, its server is late.
         with contextlib.suppress(BlockingIOError):
-            received = len(sock.recv(_NBYTES))
+            received = len(sock.recv(most))
             if not received:
                 raise EOFError(f"{sock.getsockname()} was closed")
             nbytes += received
     return nbytes
 
 
-def _ramp(wheel: _Wheel, port: int, path: str, nreaders: int, seconds: float) -> None:
-    """Open the readers as evenly as the ticks allow, while those that are open read."""
-    ticks = math.ceil(seconds * _TURNS_PER_SECOND) * _NSLOTS
+def _ramp(wheel: _Wheel, port: int, path: str, crowd: Crowd, seconds: float) -> _Slot:
+    """Open all as evenly as the ticks allow, while those that read do so; return the stalled."""
+    stalled: _Slot = []
+    ticks = _nticks(seconds)
     for tick, slot in enumerate(_slots(wheel, seconds)):
-        ncoming = (tick + 1) * nreaders // ticks - tick * nreaders // ticks
-        slot += [_open(port, path) for _ in range(ncoming)]
-        _read(slot)
+        for opened, number in ((slot, crowd.readers), (stalled, crowd.stalled)):
+            ncoming = (tick + 1) * number // ticks - tick * number // ticks
+            opened += [_open(port, path) for _ in range(ncoming)]
+        _read(slot, crowd.nbytes)
+    return stalled
 
 
 def _main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("path")
-    parser.add_argument("nreaders", type=int)
+    for name in ("readers", "stalled", "nbytes"):
+        parser.add_argument(name, type=int)
     for name in ("ramp", "settle", "measured"):
         parser.add_argument(name, type=float)
     arguments = parser.parse_args()
     os.sched_setaffinity(0, {_CORE})
-    allow_files(arguments.nreaders + _OTHERS)
+    crowd = Crowd(arguments.readers, arguments.stalled, arguments.nbytes)
+    allow_files(crowd.all + _OTHERS)
     wheel: _Wheel = [[] for _ in range(_NSLOTS)]
-    _ramp(wheel, arguments.port, arguments.path, arguments.nreaders, arguments.ramp)
+    stalled = _ramp(wheel, arguments.port, arguments.path, crowd, arguments.ramp)
     for slot in _slots(wheel, arguments.settle):
-        _read(slot)
+        _read(slot, crowd.nbytes)
     print(_SETTLED, 0, flush=True)
-    nbytes = sum(_read(slot) for slot in _slots(wheel, arguments.measured))
+    nbytes = sum(_read(slot, crowd.nbytes) for slot in _slots(wheel, arguments.measured))
     print(_MEASURED, nbytes, flush=True)
-    # Its memory is measured meanwhile.
-    sys.stdin.read()
+    for slot in _slots(wheel, None):
+        _read(slot, crowd.nbytes)
+        if select.select([sys.stdin], [], [], 0)[0]:
+            break
+    for sock in itertools.chain(stalled, *wheel):
+        sock.close()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from ..harness import CPU, RATE, Arm, Case, Measure, Sample, Target, Work
 from ..receivers import allow_files
 from ..sending import KIB, MIB, new_file
 from ..servers import Server
-from ..slow_readers import Pace
+from ..slow_readers import Crowd, Pace
 
 _Start: TypeAlias = Callable[[Path], AbstractContextManager[Server]]
 _Load: TypeAlias = Callable[[Server], Sample]
@@ -149,10 +149,12 @@ def _slow(work: Work, path: Path) -> Case:
 
 def _read_slowly(arm: str, path: Path, nreaders: int, pace: Pace) -> Sample:
     # One that had as many before would not show what they took.
-    with _STARTS[arm](path.parent) as server:
-        reading = slow_readers.read(server, path.name, nreaders, pace)
-    return {
-        _CPU_PER_SECOND: reading.cpu * 1000,
-        _MEMORY: reading.memory,
-        _RATE_EACH: reading.rate / 1000,
-    }
+    with (
+        _STARTS[arm](path.parent) as server,
+        slow_readers.reading(server, path.name, Crowd(nreaders), pace) as reading,
+    ):
+        return {
+            _CPU_PER_SECOND: reading.cpu * 1000,
+            _MEMORY: reading.memory,
+            _RATE_EACH: reading.rate / 1000,
+        }

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import struct
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
@@ -31,6 +32,8 @@ LINGER_SECONDS = 2.0
 SO_MAX_PACING_RATE = 47
 # What the option takes as an int.
 MAX_RATE = 2**31 - 1
+# For SO_LINGER: closing resets the connection.
+RESET = struct.pack("ii", 1, 0)
 
 logger = logging.getLogger("file_server")
 
@@ -138,7 +141,9 @@ class Connection(asyncio.Protocol):
         elif self._is_last or self._is_full:
             if has_unsent:
                 self._count("slow reader")
-            self.abort()
+                self._reset()
+            else:
+                self.abort()
         elif self._parser.is_within:
             self._drop("slow header", HTTPStatus.REQUEST_TIMEOUT)
         elif has_unsent:
@@ -159,6 +164,18 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """End the connection at once."""
         self._transport.abort()
+
+    def _reset(self) -> None:
+        """End the connection at once, and forget what the kernel has for its client.
+
+        It may have some MB, and would keep them for as long as a client likes that reads a byte now
+        and then.
+        """
+        sock = self._transport.get_extra_info("socket")
+        # The client may have gone.
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self.abort()
 
     # Requests.
 
@@ -237,7 +254,7 @@ class Connection(asyncio.Protocol):
             may_follow = await exchange.run()
         except TimeoutError:
             self._count("slow reader")
-            self.abort()
+            self._reset()
         except TruncatedError as error:
             # After less than was promised, nothing that follows would be taken for what it is.
             logger.warning("%s: %s", request.target.decode("ascii", "replace"), error)

@@ -167,6 +167,23 @@ def test_a_client_that_stops_reading_is_left(root: Path, loop: str, target: str)
         assert 0 < line.nbytes < HUGE
 
 
+@pytest.mark.parametrize(("target", "times"), [("/huge.bin", 1), ("/small.bin", 50)])
+def test_what_a_client_does_not_read_is_not_kept_for_it(
+    root: Path, loop: str, target: str, times: int
+) -> None:
+    """One that reads a byte now and then would keep it in the kernel for as long as it likes."""
+    with serving(root, loop, stall=SHORT) as server:
+        with server.connect() as client:
+            client.get("/small.bin")
+        with server.connect(buffer=BUFFER) as client:
+            client.send(request(target) * times)
+            client.head()
+
+            until(lambda: not server.activity.connections)
+
+            assert client.is_reset()
+
+
 def test_a_client_that_reads_too_slowly_is_left(root: Path, loop: str) -> None:
     with serving(root, loop) as server, server.connect(buffer=BUFFER) as client:
         server.service.limits = asend.Limits(60, min_rate=1e9, grace=SHORT)

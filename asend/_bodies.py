@@ -91,7 +91,10 @@ class Sending:
             await sending
         except BaseException as error:  # cancelled, too: the peer was promised more
             was_lost = connection.is_lost
-            connection.abort()
+            if isinstance(error, TimeoutError):
+                connection.reset()
+            else:
+                connection.abort()
             is_quiet = isinstance(error, (OSError, _TruncatedError)) or (
                 # What asend says of a transport that uvicorn closes, or writes to, meanwhile.
                 was_lost and isinstance(error, RuntimeError)

@@ -12,6 +12,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from ._resets import reset
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -61,13 +63,22 @@ class Connection:
 
     def abort(self) -> None:
         """End the connection at once, so that the peer cannot take what it has for the whole."""
-        # As it would be told in a moment, and would log till then that there is more to send.
-        self._cycle.disconnected = True
-        self._cycle.message_event.set()
+        self._disconnect()
         # asyncio's has no event loop any more once it has told that the connection is lost; the
         # response is told of that only if no other was asked for meanwhile.
         with suppress(AttributeError):
-            self._cycle.transport.abort()
+            self.transport.abort()
+
+    def reset(self) -> None:
+        """End it at once as that of a peer that was too slow."""
+        self._disconnect()
+        with suppress(AttributeError):
+            reset(self.transport)
+
+    def _disconnect(self) -> None:
+        # As it would be told in a moment, and would log till then that there is more to send.
+        self._cycle.disconnected = True
+        self._cycle.message_event.set()
 
     async def written(
         self,

@@ -252,6 +252,15 @@ class Client:
             pass
         return b"".join(blocks)
 
+    def is_reset(self) -> bool:
+        """Read to the end, and tell whether that was a hard one."""
+        try:
+            while self._file.read1(1 << 20):
+                pass
+        except ConnectionResetError:
+            return True
+        return False
+
     def reset(self) -> None:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._file.close()

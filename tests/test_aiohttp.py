@@ -338,6 +338,14 @@ class Client:
         except ConnectionError:
             return b"".join(blocks)
 
+    async def is_reset(self) -> bool:
+        """Read until the connection ends, and tell whether that is a hard end."""
+        try:
+            while True:
+                await self._receive()
+        except ConnectionError as error:
+            return isinstance(error, ConnectionResetError)
+
     async def _receive(self, most: int = 1 << 20) -> bytes:
         block = await asyncio.get_running_loop().sock_recv(self.sock, most)
         if not block:
@@ -1801,6 +1809,16 @@ async def test_a_slow_client_is_disconnected(
     assert level == "INFO"
     assert line.startswith(f"GET /: {reason}")
     assert " bytes sent" in line
+
+
+async def test_what_a_slow_client_does_not_read_is_not_kept_for_it(large: Path) -> None:
+    """One that reads a byte now and then would keep it in the kernel for as long as it likes."""
+    handler = Watched(large, limits=Limits(stall=0.3))
+    async with served(handler) as server, server.connected(4096) as client:
+        await client.send()
+        await handler.outcome
+
+        assert await client.is_reset()
 
 
 async def test_a_slow_client_of_a_compressed_file_is_disconnected(large: Path, log: Log) -> None:

@@ -505,6 +505,19 @@ def test_a_client_that_reads_nothing_is_dropped(
 
 
 @ON_UVICORN
+def test_what_a_client_does_not_read_is_not_kept_for_it(server: Server, large: Path) -> None:
+    """One that reads a byte now and then would keep it in the kernel for as long as it likes."""
+    server.app = SendfileMiddleware(serves(large), limits=Limits(stall=0.1))
+
+    with Client(server) as client:
+        client.ask()
+        client.head()
+        server.until_idle()
+
+        assert client.is_reset()
+
+
+@ON_UVICORN
 def test_a_client_that_reads_no_messages_is_an_error(
     server: Server, large: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

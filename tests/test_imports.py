@@ -101,7 +101,8 @@ ALLOWED: dict[str, set[str]] = {
         "http._open_files",
         "http._sending",
     },
-    "_uvicorn": set(),
+    "_resets": set(),
+    "_uvicorn": {"_resets"},
     "_bodies": {"streams"},
     "_responses": {
         "_arguments",
@@ -115,6 +116,7 @@ ALLOWED: dict[str, set[str]] = {
     "aiohttp._bodies": {"", "http", "streams"},
     "aiohttp._file_responses": {
         "_limits",
+        "_resets",
         "aiohttp._bodies",
         "http",
     },

@@ -19,6 +19,7 @@ from aiohttp.web_fileresponse import CONTENT_TYPES, FALLBACK_CONTENT_TYPE
 from aiohttp.web_fileresponse import FileResponse as StockFileResponse
 
 from .._limits import Limits
+from .._resets import reset
 from ..http import (
     CONDITIONS,
     FILES,
@@ -287,8 +288,12 @@ class FileResponse(StockFileResponse):
             transport.abort()
             raise
         except OSError as error:
-            transport.abort()
-            level = "info" if isinstance(error, TimeoutError) else "warning"
+            if isinstance(error, TimeoutError):
+                reset(transport)
+                level = "info"
+            else:
+                transport.abort()
+                level = "warning"
             getattr(_log, level)("%s %s: %s", request.method, request.rel_url, _in_short(error))
             raise ConnectionResetError(str(error)) from error
         except BaseException as error:  # cancelled, too: the peer was promised more

@@ -7,14 +7,18 @@ import shutil
 import statistics
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 pytest.importorskip("rich", reason="the benchmarks need asend[bench]")
 
 from benchmarks import network
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
 ROWS = ("calls", "files", "streams", "imports")
@@ -133,6 +137,81 @@ def test_the_file_server_is_compared_with_nginx_on_both_loops(tmp_path: Path) ->
     for case in cases:
         assert {"asend, uvloop", "nginx"} <= case["arms"].keys()
         assert all(arm["samples"] for arm in case["arms"].values())
+
+
+LOAD_ROWS = ("stalled", "soak", "attacks", "stop", "kill")
+# Nothing is in flight when the signal comes, so that nothing is shown.
+MISSING = """
+import sys
+from benchmarks.load import __main__, stop
+stop.PART = 2.0
+sys.exit(__main__.main())
+"""
+LOADS = {
+    **{row: ("-m", "benchmarks.load", "--quick", "--only", row) for row in LOAD_ROWS},
+    "missing": ("-c", MISSING, "--quick", "--only", "stop"),
+}
+
+
+class Loading(NamedTuple):
+    process: subprocess.Popen[str]
+    output: Path
+
+    def end(self) -> tuple[int, Any]:
+        """Return the exit status, and what was written."""
+        text, _ = self.process.communicate(timeout=50)
+        print(text)
+        return self.process.returncode, json.loads(_result(self.output, "json"))
+
+
+@pytest.fixture(scope="module")
+def loading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Loading]]:
+    """Run all of these at once, as they wait most of the time."""
+    with ExitStack() as stack:
+        found = {}
+        for name, arguments in LOADS.items():
+            output = tmp_path_factory.mktemp(name)
+            process = subprocess.Popen(
+                [sys.executable, *arguments, "--output", str(output), "--dir", str(output)],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            found[name] = Loading(process, output)
+        yield found
+
+
+@pytest.mark.parametrize("row", LOAD_ROWS)
+def test_what_has_to_hold_under_load_holds(loading: dict[str, Loading], row: str) -> None:
+    status, document = loading[row].end()
+
+    assert status == 0
+    assert tuple(document["rows"]) == (row,)
+    cases = _cases(document)
+    if cases[0]["skipped"]:
+        pytest.skip(cases[0]["skipped"])
+    for case in cases:
+        assert all(target["met"] for target in case["targets"])
+        # Each arm has aims, or is there to be compared with.
+        for name, arm in case["arms"].items():
+            assert arm["samples"]
+            is_asked = any(target["arm"] == name for target in case["targets"])
+            assert is_asked is name.startswith("asend")
+    if row == "soak":
+        for arm in cases[0]["arms"].values():
+            ends = (arm["samples"][end] for end in ("whole", "cancelled", "timed out", "reset"))
+            assert all(number > 0 for (number,) in ends)
+
+
+def test_an_aim_that_is_missed_under_load_is_an_error(loading: dict[str, Loading]) -> None:
+    status, document = loading["missing"].end()
+
+    assert status == 1
+    (case,) = _cases(document)
+    assert [target["measure"] for target in case["targets"] if not target["met"]] == ["in flight"]
 
 
 def test_an_unknown_row_is_refused_by_name() -> None:

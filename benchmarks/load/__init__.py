@@ -1,0 +1,1 @@
+"""What holds under load, attacks, signals and dying processes: `python -m benchmarks.load`."""

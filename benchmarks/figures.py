@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING
 
 from . import drawing
 from .plots import PLOTS, Missing, Plot, Shown, pick
-from .stored import ROOT, aim_of, load, unit_of
+from .stored import ROOT, aim_of, load, load_under_load, unit_of
 from .svg import THEMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from .stored import Run, Target
+    from .stored import Case, Run, Target
 
 _DIRECTORY = "benchmarks/results/plots"
 _BEGIN, _END = "<!-- figures -->\n", "<!-- /figures -->\n"
 _SERVER_BEGIN, _SERVER_END = "<!-- plots of the server -->\n", "<!-- /plots of the server -->\n"
+_LOAD_BEGIN, _LOAD_END = "<!-- under load -->\n", "<!-- /under load -->\n"
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,11 @@ def report(root: Path = ROOT) -> Iterator[str]:
         OSError: A file cannot be read or written.
         ValueError: What is stored are no results, or the README lacks a marker.
     """
-    runs = load(root)
-    drawn, missing = plots(runs)
+    runs, loaded = load(root), load_under_load(root)
+    drawn, missing = plots([*runs, *([loaded] if loaded else [])])
     yield from missing
     readme = root / "README.md"
-    text = with_results(readme.read_text(encoding="utf-8"), runs)
+    text = with_results(readme.read_text(encoding="utf-8"), runs, loaded)
     files = dict(itertools.chain.from_iterable(plot.files().items() for plot in drawn))
     directory = root / _DIRECTORY
     directory.mkdir(parents=True, exist_ok=True)
@@ -91,13 +92,15 @@ def report(root: Path = ROOT) -> Iterator[str]:
     yield f"{len(files)} files in {directory}, and the figures in {readme}"
 
 
-def with_results(readme: str, runs: Sequence[Run]) -> str:
-    """Return the README with the results of these runs."""
+def with_results(readme: str, runs: Sequence[Run], loaded: Run | None) -> str:
+    """Return the README with the results of these runs, and of the one under load."""
     drawn, _ = plots(runs)
     before, _, after = shown_in(readme)
     readme = before + figures(runs) + after
     before, _, after = _split(readme, _SERVER_BEGIN, _SERVER_END)
-    return before + _pictures(drawn, "server") + after
+    readme = before + _pictures(drawn, "server") + after
+    before, _, after = _split(readme, _LOAD_BEGIN, _LOAD_END)
+    return before + ("" if loaded is None else _under_load(loaded)) + after
 
 
 def shown_in(readme: str) -> tuple[str, str, str]:
@@ -188,6 +191,43 @@ def _median(target: Target) -> float:
 
 def _result(target: Target) -> str:
     return f"{_median(target):.2f}{unit_of(target)}"
+
+
+def _under_load(run: Run) -> str:
+    """Return the plots of a run under load, and of each arm what its aims ask for."""
+    drawn, _ = plots([run])
+    targets = [
+        target for cases in run.rows.values() for case in cases for target in case["targets"]
+    ]
+    met, missed = (sum(target["met"] is outcome for target in targets) for outcome in (True, False))
+    lines = [
+        f"Measured on {run.date}: {run.describe('uvloop')}. {met} of {met + missed} aims are met.",
+        "",
+        "| under load | asend on | measured, aims in brackets |",
+        "|---|---|---|",
+    ]
+    for case in itertools.chain.from_iterable(run.rows.values()):
+        lines += _held(case)
+    table = _folded("All that was asked for, and what was measured", "\n".join(lines) + "\n")
+    return _pictures(drawn, "load") + "\n" + table
+
+
+def _held(case: Case) -> Iterator[str]:
+    """Yield a line for each arm that has aims."""
+    if case["skipped"]:
+        yield f"| {case['title']} | - | skipped: {case['skipped']} |"
+    for arm in case["arms"]:
+        targets = [target for target in case["targets"] if target["arm"] == arm]
+        if targets:
+            text = "; ".join(map(_held_aim, targets))
+            yield f"| {case['title']} | {arm.removeprefix('asend, ')} | {text} |"
+
+
+def _held_aim(target: Target) -> str:
+    if target["result"] is None:
+        return f"{target['measure']}: skipped"
+    missed = "" if target["met"] else " **missed**"
+    return f"{target['measure']}: {_median(target):.3g} ({aim_of(target)}){missed}"
 
 
 def _table(run: Run) -> str:

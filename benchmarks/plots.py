@@ -68,7 +68,7 @@ class Plot:
     versions: Sequence[str] = ("asend", "uvloop", "trio")
 
 
-_COSTS, _MORE, _SERVER = "costs", "more", "server"
+_COSTS, _MORE, _SERVER, _LOAD = "costs", "more", "server", "load"
 _STREAMS = ("asend", "uvloop", "trio", "anyio")
 _FRAMEWORKS = ("asend", "uvloop", "aiohttp", "starlette", "uvicorn")
 _SERVERS = ("asend", "uvloop", "nginx")
@@ -79,6 +79,7 @@ _SMALL, _LARGE = r"(.*), 4 KiB", r"(.*), 100 MiB"
 _BESIDE = r"(.*), the small route during 8 downloads"
 _SLOW = r"(.* connections that read .* each)"
 _FILES = r"(.* MiB, \d+ connections)"
+_STALLED = r"([\d,]+ stalled and [\d,]+ slow clients, \w+)"
 # The cases are named after them.
 _STREAM = r", (StreamWriter|trio's stream|anyio's stream)|, (asyncio|uvloop|trio)$"
 _FRAMEWORK = r", (aiohttp|starlette)$"
@@ -187,6 +188,16 @@ PLOTS = (
             Panel("file_server", _CPU, "The file server: large files, CPU", _FILES),
         ],
         _SERVERS,
+    ),
+    Plot(
+        "load",
+        _LOAD,
+        [
+            Panel("stalled", "KiB per transfer", "Memory of sends to clients that stall", _STALLED),
+            Panel("stalled", "CPU ms/s", "CPU of sends to clients that trickle", _STALLED),
+            Panel("stalled", _P99, "Requests beside them", _STALLED),
+        ],
+        ("asend", "uvloop"),
     ),
 )
 

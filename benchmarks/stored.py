@@ -15,6 +15,8 @@ RESULTS = (
     "benchmarks/results/file_server/3.13.json",
 )
 
+# Of `python -m benchmarks.load`.
+UNDER_LOAD = "benchmarks/results/load/3.13.json"
 # What has measured, where the results do not say it.
 _PROGRAM = "python -m benchmarks"
 
@@ -65,6 +67,16 @@ def load(root: Path = ROOT) -> list[Run]:
             del run.rows[row]
         replaced |= run.rows.keys()
     return runs
+
+
+def load_under_load(root: Path = ROOT) -> Run | None:
+    """Return the stored run under load; None: there is none.
+
+    Raises:
+        ValueError: The file is not what a run writes.
+    """
+    path = root / UNDER_LOAD
+    return _read(path) if path.exists() else None
 
 
 def _read(path: Path) -> Run:

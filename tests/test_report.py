@@ -28,6 +28,8 @@ finally:
 PLOTS = ROOT / "benchmarks" / "results" / "plots"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SVG = "{http://www.w3.org/2000/svg}"
+MARKED = ("figures", "plots of the server", "under load")
+ALL_RESULTS = (*stored.RESULTS, stored.UNDER_LOAD)
 
 
 def report(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -38,12 +40,15 @@ def report(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """Return a folder with the stored results, and a README without any."""
-    for name in stored.RESULTS:
+    for name in ALL_RESULTS:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "README.md").write_text(
         re.sub(
-            r"(<!-- (figures|plots of the server) -->\n).*?(?=<!-- /)", r"\1", README, flags=re.S
+            rf"(<!-- ({'|'.join(MARKED)}) -->\n).*?(?=<!-- /)",
+            r"\1",
+            README,
+            flags=re.S,
         ),
         encoding="utf-8",
     )
@@ -75,8 +80,8 @@ def test_what_is_not_stored_is_skipped_with_a_message(project: Path) -> None:
     base, handlers, server = stored.RESULTS
     document = json.loads((project / base).read_text(encoding="utf-8"))
     rewrite(project, base, {row: document["rows"][row] for row in ("calls", "pauses")})
-    (project / handlers).unlink()
-    (project / server).unlink()
+    for name in (handlers, server, stored.UNDER_LOAD):
+        (project / name).unlink()
 
     done = report("--root", project)
 
@@ -90,6 +95,7 @@ def test_what_is_not_stored_is_skipped_with_a_message(project: Path) -> None:
     assert set(re.findall(r"plots/([\w-]+)-light.svg", readme)) == kept
     assert "| calls: 64 B, TCP |" in readme
     assert "| handlers" not in readme
+    assert "<!-- under load -->\n<!-- /under load -->\n" in readme
     assert "More plots" not in readme
 
 
@@ -233,6 +239,20 @@ def test_an_aim_between_the_quartiles_is_said_to_be_uncertain(run: stored.Run) -
     case["targets"][0]["bound"] = 1.55
 
     assert "In 1 of the 1 that are missed" in figures.figures([run])
+
+
+def test_what_has_not_held_under_load_is_said(run: stored.Run) -> None:
+    (case,) = run.rows["files"]
+    case["targets"].append(case["targets"][0] | {"arm": "other", "result": None, "met": None})
+    run.rows["more"] = [{"title": "attacks", "skipped": "no attacker", "arms": {}, "targets": []}]
+    readme = "\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in MARKED) + "\n"
+
+    text = figures.with_results(readme, [], run)
+
+    assert "1 of 2 aims are met." in text
+    assert "| 1 MiB, <TLS> | uvloop | GB/s: 1.5 (>= 2x) **missed**; CPU s/GB: 3 (<= 4) |" in text
+    assert "| 1 MiB, <TLS> | other | GB/s: skipped |" in text
+    assert "| attacks | - | skipped: no attacker |" in text
 
 
 def drawn(run: stored.Run, *panels: plots.Panel) -> ElementTree.Element:

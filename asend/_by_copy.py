@@ -72,6 +72,9 @@ class ByCopy:
             self._block, self._next, self._at = self._next, None, 0
             if not self._block.nbytes:
                 return DONE
+            if tally.total is not None:
+                # It may have grown. Who is to end the call early has to know that there is more.
+                tally.total = max(tally.total, tally.sent + self._block.nbytes)
         try:
             sent = self.sock.send(self._block[self._at : self._at + tally.most])
         except WOULD_BLOCK:

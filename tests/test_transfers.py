@@ -340,6 +340,26 @@ def test_memory_is_sent_without_asking_for_the_file() -> None:
     assert transfer.tally.total == len(data)
 
 
+def test_memory_that_grows_is_more_to_send() -> None:
+    """Who ends the call early would take it for complete."""
+    sock = ScriptedSocket(4, EAGAIN)
+    file = io.BytesIO(b"four")
+
+    def grow(nbytes: int) -> None:
+        file.seek(0, io.SEEK_END)
+        file.write(b"more" if file.tell() == 4 else b"")
+        file.seek(transfer.tally.sent)
+
+    transfer = file_transfer(sock, file, progress=grow)
+    while len(sock.taken) < 4 or transfer.step() != SOCKET:
+        transfer.step()
+
+    assert (transfer.tally.sent, transfer.tally.total) == (4, 8)
+    run(transfer)
+    transfer.close()
+    assert sock.taken == b"fourmore"
+
+
 def test_an_object_is_asked_for_a_block_and_for_the_next_while_that_is_sent() -> None:
     data = os.urandom(2 * STEP_SIZE)
     sock = ScriptedSocket(1)

@@ -11,6 +11,7 @@ from functools import cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from ._resets import is_too_slow
 from .streams import sendall, sendfile
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Sending:
             await sending
         except BaseException as error:  # cancelled, too: the peer was promised more
             was_lost = connection.is_lost
-            if isinstance(error, TimeoutError):
+            if is_too_slow(error) and error is not self._their_error:
                 connection.reset()
             else:
                 connection.abort()

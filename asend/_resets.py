@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 _LINGER: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
+def is_too_slow(error: BaseException) -> bool:
+    """Tell whether this says that a limit was broken. What files and sockets raise has a number."""
+    return isinstance(error, TimeoutError) and error.errno is None
+
+
 def reset(transport: asyncio.Transport) -> None:
     """Abort a transport, and forget what the kernel has for its peer.
 
@@ -24,7 +29,7 @@ def reset(transport: asyncio.Transport) -> None:
     Source: SO_LINGER in socket(7); reset_timedout_connection of nginx does the same.
     """
     sock = transport.get_extra_info("socket")
-    # The peer may have gone, and a transport that is not asyncio's own have no socket to show.
-    with suppress(OSError, AttributeError):
+    # The peer may have gone (ValueError: uvloop), and a transport have no socket to show.
+    with suppress(OSError, ValueError, AttributeError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
     transport.abort()

@@ -103,7 +103,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "_resets": set(),
     "_uvicorn": {"_resets"},
-    "_bodies": {"streams"},
+    "_bodies": {"_resets", "streams"},
     "_responses": {
         "_arguments",
         "_bodies",

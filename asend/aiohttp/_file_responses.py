@@ -19,7 +19,7 @@ from aiohttp.web_fileresponse import CONTENT_TYPES, FALLBACK_CONTENT_TYPE
 from aiohttp.web_fileresponse import FileResponse as StockFileResponse
 
 from .._limits import Limits
-from .._resets import reset
+from .._resets import is_too_slow, reset
 from ..http import (
     CONDITIONS,
     FILES,
@@ -288,7 +288,7 @@ class FileResponse(StockFileResponse):
             transport.abort()
             raise
         except OSError as error:
-            if isinstance(error, TimeoutError):
+            if is_too_slow(error):
                 reset(transport)
                 level = "info"
             else:

@@ -172,8 +172,8 @@ class Connection(asyncio.Protocol):
         and then.
         """
         sock = self._transport.get_extra_info("socket")
-        # The client may have gone.
-        with contextlib.suppress(OSError):
+        # The client may have gone (no socket, and ValueError: uvloop).
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.abort()
 
@@ -252,15 +252,16 @@ class Connection(asyncio.Protocol):
         try:
             exchange = Exchange(self._service, self._transport, self._client, request)
             may_follow = await exchange.run()
-        except TimeoutError:
-            self._count("slow reader")
-            self._reset()
         except TruncatedError as error:
             # After less than was promised, nothing that follows would be taken for what it is.
             logger.warning("%s: %s", request.target.decode("ascii", "replace"), error)
             self.abort()
         except Exception as error:  # it ends this connection, not the server
-            if not (isinstance(error, ConnectionError) or self._transport.is_closing()):
+            # Of a file it has a number.
+            if isinstance(error, TimeoutError) and error.errno is None:
+                self._count("slow reader")
+                self._reset()
+            elif not (isinstance(error, ConnectionError) or self._transport.is_closing()):
                 logger.exception("a connection was ended by an error")
             self.abort()
         finally:

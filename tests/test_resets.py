@@ -1,0 +1,41 @@
+"""Connections of peers that were too slow are reset, and no others."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+
+import pytest
+from conftest import ASYNCIO
+
+from asend._resets import is_too_slow, reset
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ASYNCIO, indirect=True)
+async def test_a_transport_that_has_closed_meanwhile_may_be_reset() -> None:
+    ours, theirs = socket.socketpair()
+    _, writer = await asyncio.open_connection(sock=ours)
+    writer.transport.abort()
+    # Its socket is gone a turn or two later.
+    with theirs:
+        theirs.setblocking(False)
+        assert await asyncio.get_running_loop().sock_recv(theirs, 1) == b""
+    await asyncio.sleep(0)
+
+    reset(writer.transport)
+
+    assert writer.transport.is_closing()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_limit"),
+    [
+        (TimeoutError("stalled"), True),
+        (TimeoutError(errno.ETIMEDOUT, "a disk far away"), False),
+        (ConnectionResetError(), False),
+    ],
+)
+def test_only_a_limit_makes_a_peer_too_slow(error: OSError, is_limit: bool) -> None:
+    assert is_too_slow(error) is is_limit

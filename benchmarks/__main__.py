@@ -66,7 +66,7 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error("--rounds must be at least 1")
-    if arguments.congestion not in (None, *(names := network.known())):
+    if arguments.congestion is not None and arguments.congestion not in (names := network.known()):
         parser.error(f"--congestion: {arguments.congestion} is none of those here: {names}")
     if not arguments.dir.is_dir():
         parser.error(f"--dir: {arguments.dir} is no folder")

@@ -227,7 +227,9 @@ def _held_aim(target: Target) -> str:
     if target["result"] is None:
         return f"{target['measure']}: skipped"
     missed = "" if target["met"] else " **missed**"
-    return f"{target['measure']}: {_median(target):.3g} ({aim_of(target)}){missed}"
+    median = _median(target)
+    shown = f"{median:.3g}" if abs(median) < 1000 else f"{median:,.0f}"
+    return f"{target['measure']}: {shown} ({aim_of(target)}){missed}"
 
 
 def _table(run: Run) -> str:
@@ -253,8 +255,9 @@ def _line(title: str, target: Target) -> str:
     shown = "skipped"
     if result is not None:
         shown = _result(target)
-        if result["low"] != result["high"]:
-            shown += f" [{result['low']:.2f}..{result['high']:.2f}]"
+        low, high = (f"{result[name]:.2f}" for name in ("low", "high"))
+        if low != high:
+            shown += f" [{low}..{high}]"
     missed = " **missed**" if target["met"] is False else ""
     cells = (
         title,

@@ -83,9 +83,8 @@ def _cell(summary: Summary | None, measure: Measure) -> str:
 
 def _spread(summary: Summary, digits: int, unit: str = "") -> str:
     median = f"{summary.median:,.{digits}f}{unit}"
-    if summary.low == summary.high:
-        return median
-    return f"{median} \\[{summary.low:,.{digits}f}..{summary.high:,.{digits}f}]"
+    low, high = (f"{value:,.{digits}f}" for value in (summary.low, summary.high))
+    return median if low == high else f"{median} \\[{low}..{high}]"
 
 
 def _measures(result: Result) -> list[Measure]:

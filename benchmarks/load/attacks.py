@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,8 +46,11 @@ _SPARE = 6.0
 _BETWEEN = 0.02
 # Of /proc/net/tcp: what only listens, what waits for old segments, and what has ended.
 _OVER = ("0A", "06", "07")
-# Connections of those who ask whether the server is there: ours, and one of the program.
-_PROBES = 2
+# Who asks whether the server is there is connected for some ms: what is left of attackers is what
+# was seen each of so many times.
+_LOOKS = 10
+# Of the attackers at least so many have to have begun, here and where a machine tests.
+_LEAST_BEGUN, _LEAST_BEGUN_QUICK = 0.9, 0.25
 # Where the kernel is short of memory it may drop the first packet of a connection, which costs 1 s.
 _SLOWEST_ANSWER = (2000, 5000)
 _NBYTES = 16 * 1024 * 1024
@@ -108,7 +112,8 @@ def _measure(work: Work, attack: _Attack, loop: str, number: int, limit: float) 
         probing.probing(server.port, "/small", work.directory / "small") as probe,
     ):
         seconds = _RAMP + limit + 2 * _SPARE
-        dropped, left = _attack(work.directory, attack, server, number, seconds)
+        least = number * (_LEAST_BEGUN_QUICK if work.is_quick else _LEAST_BEGUN)
+        dropped, left = _attack(work.directory, attack, server, number, seconds, least)
         answers = probe.stop()
     return {
         _UNTIL_DROPPED: dropped,
@@ -119,7 +124,7 @@ def _measure(work: Work, attack: _Attack, loop: str, number: int, limit: float) 
 
 
 def _attack(
-    directory: Path, attack: _Attack, server: Server, number: int, seconds: float
+    directory: Path, attack: _Attack, server: Server, number: int, seconds: float, least: float
 ) -> tuple[float, int]:
     """Attack until all are dropped, or for so long; return when, and how many are left then.
 
@@ -134,16 +139,18 @@ def _attack(
     ) as process:
         began = dropped = now = time.monotonic()
         left = 0
+        looks: deque[int] = deque(maxlen=_LOOKS)
         while now < began + _RAMP + 1 or (left and now < began + seconds):
             time.sleep(_BETWEEN)  # the kernel: nothing tells
-            left = max(0, _connections(server.port) - _PROBES)
+            looks.append(_connections(server.port))
+            left = min(looks)
             now = time.monotonic()
             dropped = now if left else dropped
         # It writes down what it has done, and ends.
         process.send_signal(signal.SIGINT)
     with report.with_suffix(".csv").open(newline="") as file:
         begun = max(int(row["Closed"]) + int(row["Connected"]) for row in csv.DictReader(file))
-    if begun < number / 4:
+    if begun < least:
         raise RuntimeError(f"{begun} of {number} have begun: there was no attack")
     return dropped - began, left
 

@@ -30,6 +30,7 @@ _CPU = Measure("CPU ms/s", digits=1)
 _RATE_EACH = Measure("KB/s each", more_is_better=True, digits=1)
 _DROPPING = Measure("p99 while dropping, ms")
 _LATE = Measure("dropped late, s")
+_EARLY = Measure("dropped early, s")
 _KEPT = Measure("stalled, not dropped", digits=0)
 _LOST = Measure("others lost", digits=0)
 
@@ -72,6 +73,7 @@ def cases(work: Work) -> Iterator[Case]:
                     # A machine that tests need not be quiet.
                     (P99, work.pick(20, 1000)),
                     (_LATE, work.pick(1, 10)),
+                    (_EARLY, 0.1),
                     (_KEPT, 0.0),
                     (_LOST, 0.0),
                 )
@@ -130,6 +132,7 @@ def _dropped(server: Server, crowd: Crowd) -> dict[Measure, float]:
     dropped = status["late"]
     return {
         _LATE: max(dropped, default=0.0),
+        _EARLY: max(0.0, -min(dropped, default=0.0)),
         _KEPT: max(0, crowd.stalled - len(dropped)),
         _LOST: crowd.readers - min(crowd.readers, status["pending"]),
     }

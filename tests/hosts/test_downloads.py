@@ -159,14 +159,18 @@ def test_a_client_whose_link_is_down_is_dropped_in_time(
             stack.enter_context(downloading(network, url, "--output", copy))
             until(lambda: has_begun(copy))
             network.down(network.router)
-            queued, looked = queue(network, url), time.monotonic()
-            moved = looked
+            # Before each look: this process may be stopped after it.
+            moved = looked = time.monotonic()
+            queued = queue(network, url)
             assert queued is not None
-            while (now := queue(network, url)) is not None:
+            while looked < moved + PATIENCE:
+                time.sleep(0.001)  # asked again and again, as nothing tells
+                before, looked = looked, time.monotonic()
+                now = queue(network, url)
+                if now is None:
+                    break
                 if now != queued:
                     # Since the last look, whenever that was.
-                    queued, moved = now, looked
-                looked = time.monotonic()
-                assert looked < moved + PATIENCE
-                time.sleep(0.001)  # asked again and again, as nothing tells
+                    queued, moved = now, before
+            assert now is None
             late.append(time.monotonic() - moved - 0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from hashlib import sha256
+from math import inf
 from typing import TYPE_CHECKING
 
 import anyio
@@ -90,7 +91,10 @@ async def test_a_link_that_stays_down_ends_a_call_in_time(way: str, limit: str, 
         assert caught.value.__notes__ == [f"{taken} of {len(DATA)} bytes sent"]
         assert count.sent == taken
         assert received == DATA[: len(received)]
-        assert PART <= len(received) < taken < len(DATA)
+        assert len(received) < taken < len(DATA)
+        if len(received) < PART:
+            # On a busy machine the time was over before the link was down: once more.
+            late[0] = inf
 
 
 @each_way

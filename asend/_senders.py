@@ -57,9 +57,10 @@ class Sender:
         self.lent = cast("socket.socket", sock) if is_fit else None
         # The socket to call `send` of.
         self.sending = _duplicate(sock) if self.lent is None else self.lent
-        # A driver sets these: the call has nothing to do but to clean up; end it with this error.
+        # A driver sets these: the call has nothing to do but to clean up; end it, with this error
+        # if any.
         self.is_over: Callable[[], bool] = _never
-        self.give_up: Callable[[BaseException], object] = _never
+        self.give_up: Callable[[BaseException | None], object] = _never
 
     def __enter__(self) -> Sender:
         waiting[self._fd] = self

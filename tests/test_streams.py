@@ -761,6 +761,26 @@ async def test_an_abort_ends_the_call_though_what_the_file_had_at_first_has_gone
     assert caught.value.__notes__ == [f"{sent} of {sent + 4} bytes sent"]
 
 
+@on_asyncio(PLAIN_TRANSPORTS)
+async def test_an_abort_ends_the_call_that_has_only_the_end_of_its_file_to_read(ends: Ends) -> None:
+    """Not when the peer, which rests, has made room for bytes that there are none of."""
+    counted: list[int] = []
+
+    def progress(nbytes: int) -> None:
+        counted.append(nbytes)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(ends.fd, DATA)
+
+    async with anyio.create_task_group() as group:
+        file = io.BytesIO(DATA[:1000])
+        group.start_soon(partial(asend.sendfile, ends.stream, file, progress=progress))
+        await ends.until_full()
+        await ends.abort()
+
+    assert counted == [1000]
+
+
 @on(PLAIN, stage=["first", "last"])
 async def test_a_close_ends_the_call_at_once(stage: str, ends: Ends, file: Any) -> None:
     call = Call(asend.sendfile, ends.stream, file)

@@ -387,7 +387,8 @@ class Through:
 
     def _lose(self, error: Exception | None) -> None:
         if self._is_complete():
-            # The next step ends the call.
+            # Not the next step: nobody may read any more, so that the kernel takes some.
+            self._sender.give_up(None)
             return
         lost = aborted()
         lost.__cause__ = error

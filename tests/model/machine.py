@@ -628,8 +628,21 @@ class Machine(RuleBasedStateMachine):
         self.fly(flight)
         self.see("aborted under a call" if self.calls else "aborted")
         self.is_aborted = True
-        # What is in the buffer of a transport will never be sent: what was written, and, over TLS,
-        # the block that a call had handed over when it failed, which counts as sent.
+
+        async def abort() -> None:
+            # Only now, as the loop may have sent some of it in the turn that led here.
+            self.lose_what_is_buffered()
+            await self.link.ends.abort()
+
+        self.runtime.run(abort)
+        self.reap()
+
+    def lose_what_is_buffered(self) -> None:
+        """Take off what is in the buffer of a transport: it will never be sent.
+
+        That is what was written and, over TLS, the block that a call had handed over when it
+        failed, which counts as sent.
+        """
         written = [piece for piece in self.line if not isinstance(piece, Call)]
         if not self.link.is_plain:
             is_counted = all(isinstance(piece, Call) and piece.is_fine for piece in self.line)
@@ -640,8 +653,6 @@ class Machine(RuleBasedStateMachine):
             piece.sent -= cut
             lost -= cut
         assert not lost
-        self.runtime.run(self.link.ends.abort)
-        self.reap()
 
     # --- the end
 

@@ -10,6 +10,7 @@ import re
 import socket
 import ssl
 from contextlib import ExitStack
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 import anyio
@@ -157,6 +158,9 @@ async def test_a_text_file_is_refused(path: Path, unix_peer: Peer) -> None:
         await asend.sock_sendfile(unix_peer.sock, file)
     with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
         await asend.sock_sendfile(unix_peer.sock, io.StringIO("text"))
+    # A wrapper, which is no TextIOBase.
+    with NamedTemporaryFile("w+") as wrapped, pytest.raises(ValueError, match=f"^{words}$"):
+        await asend.sock_sendfile(unix_peer.sock, wrapped)
 
     assert unix_peer.read_now() == b""
 

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent
 # A later file replaces the rows that it has.
 RESULTS = (
     "benchmarks/results/3.13.json",
+    "benchmarks/results/streams/3.13.json",
     "benchmarks/results/handlers/3.13.json",
     "benchmarks/results/file_server/3.13.json",
 )
@@ -38,13 +39,16 @@ class Run:
     def date(self) -> str:
         return self.machine["date"]
 
+    @property
+    def congestion(self) -> str | None:
+        """TCP's congestion control. None: of a run of before it was looked at."""
+        return self.machine.get("congestion control")
+
     def describe(self, *versions: str) -> str:
         """Return the machine, and Python with the versions of these packages, in a line."""
         machine = self.machine
         memory = int(machine["memory"].split()[0]) / 1024**2
-        # Runs of before it was looked at do not say.
-        congestion = machine.get("congestion control")
-        network = "" if congestion is None else f", TCP {congestion}"
+        network = "" if self.congestion is None else f", TCP {self.congestion}"
         packages = "".join(f", {name} {machine[name]}" for name in versions if name in machine)
         return (
             f"{machine['cores']} cores of an {machine['cpu']}, {memory:.0f} GiB, "

@@ -77,10 +77,10 @@ def test_one_command_makes_the_plots_and_the_readme_that_are_stored(project: Pat
 
 def test_what_is_not_stored_is_skipped_with_a_message(project: Path) -> None:
     assert report("--root", project).returncode == 0
-    base, handlers, server = stored.RESULTS
+    base, streams, handlers, server = stored.RESULTS
     document = json.loads((project / base).read_text(encoding="utf-8"))
     rewrite(project, base, {row: document["rows"][row] for row in ("calls", "pauses")})
-    for name in (handlers, server, stored.UNDER_LOAD):
+    for name in (streams, handlers, server, stored.UNDER_LOAD):
         (project / name).unlink()
 
     done = report("--root", project)
@@ -314,16 +314,16 @@ def test_zeros_can_be_drawn(run: stored.Run, measure: str) -> None:
 
 
 def test_a_later_run_replaces_the_rows_that_it_has(project: Path) -> None:
-    base, handlers, _ = stored.RESULTS
+    base, _, handlers, _ = stored.RESULTS
     documents = [json.loads((project / name).read_text()) for name in (base, handlers)]
     cases = copy.deepcopy(documents[0]["rows"]["calls"][:1])
     rewrite(project, handlers, {"calls": cases})
 
     runs = stored.load(project)
 
-    assert [sorted(run.rows) for run in runs][1] == ["calls"]
+    assert [sorted(run.rows) for run in runs][2] == ["calls"]
     assert "calls" not in runs[0].rows
-    assert runs[1].rows["calls"] == cases
+    assert runs[2].rows["calls"] == cases
 
 
 def _boxes(root: ElementTree.Element) -> Iterator[tuple[float, float, float, float, str]]:

@@ -139,6 +139,8 @@ async def test_calls_share_what_goes_in_one_turn_of_the_loop(
         # Half of each, so that it counts for a large one.
         large = [nbytes for before, nbytes in turns if before > ncalls * len(whole) / 2]
         assert max(large) <= max(2 * 64 * 1024, (8 * ncalls + 64) * 1024)
+        # What the work began in one turn goes on in the next, before more is sent.
+        assert large.count(0) >= len(large) / 3
 
 
 @pytest.mark.anyio

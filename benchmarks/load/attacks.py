@@ -50,7 +50,7 @@ _OVER = ("0A", "06", "07")
 # was seen each of so many times.
 _LOOKS = 10
 # Of the attackers at least so many have to have begun, here and where a machine tests.
-_LEAST_BEGUN, _LEAST_BEGUN_QUICK = 0.9, 0.25
+_LEAST_BEGUN, _LEAST_BEGUN_QUICK = 0.75, 0.25
 # Where the kernel is short of memory it may drop the first packet of a connection, which costs 1 s.
 _SLOWEST_ANSWER = (2000, 5000)
 _NBYTES = 16 * 1024 * 1024

@@ -86,10 +86,16 @@ async def within(seconds: float, call: Coroutine[object, object, None]) -> None:
     try:
         async with limit:
             await call
+        return
     except TimeoutError:
-        if limit.expired():
-            raise timed_out(seconds) from None
-        raise
+        if not limit.expired():
+            raise
+    finally:
+        # It refers to the task, and this frame is in the traceback of an error that may end that:
+        # both would wait for the garbage collector.
+        del limit
+    # Not in there: the error of asyncio, as the context of this one, refers to the limit too.
+    raise timed_out(seconds)
 
 
 async def drive(transfer: Transfer, want: int, sender: Sender, pace: Pace | None) -> None:

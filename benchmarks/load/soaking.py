@@ -215,6 +215,9 @@ class _Soak:
             ended = "whole"
             if taken != plan.nbytes:
                 self.fail(f"{name}, {plan}: whole after {taken} bytes")
+        finally:
+            # Its error refers to this frame, which would wait for the garbage collector.
+            del sending
         self.counts[ended] += 1
         self.counts["bytes"] += taken
         if plan.end != "reset" and (ended == "whole" or link.has_verdict):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from ._tally import Tally
 
 # A sender just above its min_rate would be looked at after every chunk; 50 looks a second of
 # about 2 us each keep that below 0.01 % of a core, and let no call run on for longer than this.
+# Without a grace it is the time that a call has for its first byte.
 SHORTEST_LOOK = 0.02
 
 
@@ -26,7 +27,8 @@ class Limits:
     Args:
         stall: The most seconds without a byte accepted by the kernel. None: no limit.
         min_rate: The least bytes per second, averaged over the whole call. None: no limit.
-        grace: Seconds from the start of the call in which `min_rate` is not asked for.
+        grace: Seconds from the start of the call in which `min_rate` is not asked for; never less
+            than 0.02.
 
     Raises:
         TypeError: A value is not a number.
@@ -53,6 +55,24 @@ def check_number(name: str, value: float) -> float:
     if not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number (got {value!r})")
     return value
+
+
+# What servers of files ask of clients who set nothing.
+DEFAULT_LIMITS: Final = Limits(stall=60.0)
+
+
+class Deadline:
+    """The end of several calls that have one total time together."""
+
+    __slots__ = ("_until",)
+
+    def __init__(self, seconds: float | None) -> None:
+        """Begin now. None: there is no end."""
+        self._until = None if seconds is None else monotonic() + seconds
+
+    def left(self) -> float | None:
+        """Return the timeout of the next call, which tries once where no time is left."""
+        return None if self._until is None else max(0.0, self._until - monotonic())
 
 
 class Pace:
@@ -85,7 +105,7 @@ class Pace:
         if min_rate is not None:
             elapsed = now - self._started
             moved = tally.sent + tally.drained
-            due = max(self._limits.grace, moved / min_rate)
+            due = max(self._limits.grace, SHORTEST_LOOK, moved / min_rate)
             if elapsed > due:
                 rate = moved / elapsed
                 raise TimeoutError(f"too slow: {rate:.0f} bytes/s, min_rate is {min_rate:g}")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import asend
 from asend import _limits
-from asend._limits import SHORTEST_LOOK, Limits, Pace, timed_out
+from asend._limits import SHORTEST_LOOK, Deadline, Limits, Pace, timed_out
 from asend._tally import Tally, note_sent
 
 if TYPE_CHECKING:
@@ -137,6 +137,19 @@ def test_a_rate_is_not_asked_for_before_the_grace(clock: Clock) -> None:
         pace.look()
 
 
+def test_a_rate_without_grace_is_not_asked_for_at_once(clock: Clock) -> None:
+    """No byte in no time is no rate: a peer whose buffer is full just now would break any."""
+    pace = Pace(Limits(min_rate=1, grace=0), Tally(100, None))
+
+    clock.now += SHORTEST_LOOK / 2
+    left = pace.look()
+
+    assert left == SHORTEST_LOOK
+    clock.now += SHORTEST_LOOK
+    with pytest.raises(TimeoutError, match="too slow: 0 bytes/s"):
+        pace.look()
+
+
 def test_a_rate_is_averaged_over_the_call(clock: Clock) -> None:
     tally = Tally(None, None)
     pace = Pace(Limits(min_rate=100, grace=0), tally)
@@ -210,7 +223,7 @@ def test_a_broken_limit_is_seen_in_time_and_a_kept_one_never(
         for turn in turns:
             due = math.inf if stall is None else moved + stall
             if min_rate is not None:
-                due = min(due, started + max(grace, sent / min_rate))
+                due = min(due, started + max(grace, SHORTEST_LOOK, sent / min_rate))
             try:
                 left = pace.look()
             except TimeoutError:
@@ -229,6 +242,28 @@ def test_a_broken_limit_is_seen_in_time_and_a_kept_one_never(
                 sent += nbytes
                 moved = clock.now
             clock.now = next_look
+
+
+# --- the end of several calls
+
+
+def test_calls_with_one_total_time_have_what_is_left_of_it(clock: Clock) -> None:
+    deadline = Deadline(10)
+
+    lefts = [deadline.left()]
+    for seconds in (4, 6, 1):
+        clock.now += seconds
+        lefts.append(deadline.left())
+
+    assert lefts == [10, 6, 0, 0]
+
+
+def test_calls_without_a_total_time_have_none_left_to_keep(clock: Clock) -> None:
+    deadline = Deadline(None)
+
+    clock.now += 1e9
+
+    assert deadline.left() is None
 
 
 # --- what calls tell

@@ -107,14 +107,13 @@ async def drive(transfer: Transfer, want: int, sender: Sender, pace: Pace | None
             await pump.over
         else:
             await _proactor.drive(transfer, sender, pace)
+        if pump.error is not None:
+            raise pump.error
     finally:
         pump.stop()
-    if pump.error is not None:
-        try:
-            raise pump.error
-        finally:
-            # Its traceback refers to this frame, and so to the pump.
-            pump.error = None
+        # Its traceback refers to this frame, and so to the pump. It is there, too, where the call
+        # was cancelled before it could be raised.
+        pump.error = None
 
 
 # Where several calls send, what goes in one turn of the loop: all else on it waits for that. With

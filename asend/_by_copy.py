@@ -67,11 +67,8 @@ class ByCopy:
 
     def step(self, tally: Tally) -> int:
         if self._at == self._block.nbytes:
-            if self._next is None:
-                return DONE if self._is_last else FILE
-            self._block, self._next, self._at = self._next, None, 0
-            if not self._block.nbytes:
-                return DONE
+            if (want := self._begin_next()) != SOCKET:
+                return want
             if tally.total is not None:
                 # It may have grown. Who is to end the call early has to know that there is more.
                 tally.total = max(tally.total, tally.sent + self._block.nbytes)
@@ -81,19 +78,27 @@ class ByCopy:
             return SOCKET | self._ahead()
         self._at += sent
         tally.add(sent)
+        is_last = self._is_last
         if self._at < self._block.nbytes or self._next is not None:
             return SOCKET | self._ahead()
-        return DONE if self._is_last else FILE
+        return DONE if is_last else FILE
+
+    def _begin_next(self) -> int:
+        """Go on to the next block; answer SOCKET if there is something to send of it."""
+        # Asked before the next one is looked for: `load` says so when it is there, in a thread.
+        is_last = self._is_last
+        if self._next is None:
+            return DONE if is_last else FILE
+        self._block, self._next, self._at = self._next, None, 0
+        return SOCKET if self._block.nbytes else DONE
 
     def close(self) -> None:
         self._reader.close()
 
     def take(self) -> memoryview | int:
         """Give a block away to be sent elsewhere."""
-        if self._at == self._block.nbytes:
-            if self._next is None:
-                return DONE if self._is_last else FILE
-            self._block, self._next, self._at = self._next, None, 0
+        if self._at == self._block.nbytes and (want := self._begin_next()) != SOCKET:
+            return want
         rest, self._at = self._block[self._at :], self._block.nbytes
         return rest
 
@@ -120,7 +125,7 @@ class ByCopy:
         block = self._reader.read(self._size())
         if self._left is not None:
             self._left -= block.nbytes
-        # In this order: a step in between must find the block before it hears that it is the last.
+        # In this order, and asked in the other: who hears that it is the last one must find it.
         self._next = block
         self._is_last = not block.nbytes or self._left == 0
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from asend._by_copy import ByCopy, ObjectReader
 from asend._files import FileTransfer
 from asend._tally import Tally
 from asend._transfers import STEP_SIZE, Octets, Vectors
@@ -438,6 +439,45 @@ class Broken(Stream):
         if self.asked:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return super().read(size)
+
+
+@pytest.mark.parametrize("asked", ["_is_last", "_next"])
+@pytest.mark.parametrize("is_handed_over", [False, True], ids=["steps", "rest"])
+def test_a_last_block_that_is_read_between_two_questions_is_sent(
+    is_handed_over: bool, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that reads may come between what a step asks for, wherever that is."""
+    sock = ScriptedSocket(*([] if is_handed_over else [10]))
+    tally = Tally(None, None)
+    reader = ObjectReader(Stream(DATA, most=len(DATA) // 2), 0, endless=False)
+    way = ByCopy(sock, reader, len(DATA))  # type: ignore[arg-type]  # all that it uses
+    slot = getattr(ByCopy, asked)
+    is_loaded = False
+
+    def load() -> None:
+        way.load(None)  # type: ignore[arg-type]  # not used here
+
+    def ask(asking: ByCopy) -> object:
+        nonlocal is_loaded
+        answer = slot.__get__(asking)
+        if not is_loaded:
+            is_loaded = True
+            load()
+        return answer
+
+    def go_on() -> int:
+        rest = way.take() if is_handed_over else way.step(tally)
+        return rest if isinstance(rest, int) else sock.send(rest)
+
+    load()
+    go_on()
+    monkeypatch.setattr(ByCopy, asked, property(ask, slot.__set__))
+
+    while go_on() != DONE:
+        pass
+
+    assert is_loaded
+    assert sock.taken == DATA
 
 
 def test_a_read_error_comes_after_the_bytes_before_it() -> None:

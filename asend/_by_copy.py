@@ -157,8 +157,8 @@ class DescriptorReader:
         self._cache.release()
 
 
-class _Turn:
-    """Whose turn it is to move the position of a file object, and where that is."""
+class _Position:
+    """Where a file object is, and the lock of who moves it."""
 
     __slots__ = ("__weakref__", "at", "lock")
 
@@ -168,15 +168,15 @@ class _Turn:
 
 
 # By the id of the object, which lives as long as its readers.
-_turns: WeakValueDictionary[int, _Turn] = WeakValueDictionary()
-_turns_lock = threading.Lock()
+_positions: WeakValueDictionary[int, _Position] = WeakValueDictionary()
+_positions_lock = threading.Lock()
 
 
 class ObjectReader:
     """Reads a file object that is no plain descriptor; its position is what it moves.
 
     Several calls may read the same object, also as one that was cancelled has a read to end. Each
-    finds its place again when it is its `turn`.
+    finds its place again when it has the lock of `position`.
     """
 
     __slots__ = (
@@ -187,7 +187,7 @@ class ObjectReader:
         "_offset",
         "_read",
         "is_memory",
-        "turn",
+        "position",
     )
 
     def __init__(self, file: BinaryFile, offset: int, *, endless: bool) -> None:
@@ -201,16 +201,16 @@ class ObjectReader:
         self._home: int | None = None
         self._at = offset
         self.is_memory = type(file) is io.BytesIO
-        with _turns_lock:
-            self.turn = _turns.setdefault(id(file), _Turn())
+        with _positions_lock:
+            self.position = _positions.setdefault(id(file), _Position())
 
     def read(self, nbytes: int) -> memoryview:
-        """Read from where the last read of this reader ended. For who has the turn."""
-        if self._is_seekable and (self._home is None or self.turn.at != self._at):
+        """Read from where the last read of this reader ended. For who has the lock."""
+        if self._is_seekable and (self._home is None or self.position.at != self._at):
             if self._home is None:
                 self._home = self._file.tell()  # type: ignore[attr-defined]  # seekable files do
             # If it fails the position is unknown.
-            self.turn.at = None
+            self.position.at = None
             self._file.seek(self._at)  # type: ignore[attr-defined]  # and this one
         block = self._read(nbytes)
         if block is None:
@@ -222,27 +222,27 @@ class ObjectReader:
         if octets.nbytes > nbytes:
             raise ValueError("read() returned more than it was asked for")
         self._at += octets.nbytes
-        self.turn.at = self._at
+        self.position.at = self._at
         return octets
 
     def is_ready(self, nbytes: int) -> bool:
         return self.is_memory
 
     def close(self) -> None:
-        """Its turn is over when the position is set."""
+        """Nothing is kept but the position, which `restore` sets."""
 
     def is_at(self, sent: int) -> bool:
         """Tell whether the position is already what it has to be after `sent` bytes."""
-        return self._home is None or self.turn.at == self._target(sent)
+        return self._home is None or self.position.at == self._target(sent)
 
     def restore(self, sent: int) -> None:
         """Set the position, unless another call is just reading, and will set its own."""
-        if not self.is_at(sent) and self.turn.lock.acquire(blocking=False):
+        if not self.is_at(sent) and self.position.lock.acquire(blocking=False):
             try:
                 self._file.seek(self._target(sent))  # type: ignore[attr-defined]  # it has a home
             finally:
-                self.turn.at = None
-                self.turn.lock.release()
+                self.position.at = None
+                self.position.lock.release()
 
     def _target(self, sent: int) -> int:
         return self._offset + sent if sent or self._home is None else self._home

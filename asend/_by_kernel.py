@@ -77,24 +77,25 @@ class ByKernel:
     __slots__ = (
         "_cache",
         "_end",
+        "_fallback",
         "_file",
         "_identity",
         "_loaded_at",
         "_loaded_to",
-        "_must",
         "_size",
         "_start",
         "sock",
     )
 
     def __init__(
-        self, sock: socket.socket, file: Descriptor, start: int, end: int | None, must: bool
+        self, sock: socket.socket, file: Descriptor, start: int, end: int | None, fallback: bool
     ) -> None:
         self.sock = sock
         self._file = file
         self._start = start
         self._end = end
-        self._must = must
+        # Whether what does not stay in the page cache may be copied instead.
+        self._fallback = fallback
         status = file.status()
         self._size = status.st_size
         # A file that was changed or replaced does not share it with what it was.
@@ -160,7 +161,7 @@ class ByKernel:
         if position == self._loaded_at < loaded_to and self._file.size() >= self._size:
             # Just read, and not there, nor cut off: a file system without page cache (FUSE with
             # direct_io).
-            if not self._must:
+            if self._fallback:
                 raise Refused("the file does not stay in the page cache")
             return False
         self._loaded_to = position

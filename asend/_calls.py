@@ -52,7 +52,7 @@ class Waiter(Protocol[HolderT]):
 async def carry_out(
     driver: Waiter[HolderT],
     transfer: Transfer,
-    sender: HolderT,
+    holder: HolderT,
     seconds: float | None,
     limits: Limits | None,
     want: int | None = None,
@@ -61,6 +61,10 @@ async def carry_out(
 
     Args:
         driver: Of the running event loop, or of a stream.
+        transfer: What is to be sent; closed at the end.
+        holder: What keeps the connection open: the sender, or a stream that only takes blocks.
+        seconds: The total time. None: no limit. 0: not to wait.
+        limits: The pace to keep.
         want: What the transfer wants, if a first try was made already.
 
     Returns:
@@ -74,15 +78,15 @@ async def carry_out(
             if want != DONE:
                 if seconds == 0:
                     raise timed_out(0)
-                transfer.hold(sender.hold())
+                transfer.hold(holder.hold())
                 pace = None if limits is None else Pace(limits, tally)
-                call = driver.drive(transfer, want, sender, pace)
+                call = driver.drive(transfer, want, holder, pace)
                 await (call if seconds is None else driver.within(seconds, call))
         finally:
             # It refers to the pace, and that to the tally.
             tally.on_move = None
             transfer.leave()
-            sender.leave()
+            holder.leave()
             if transfer.closes_slowly:
                 await driver.in_thread(transfer.close)
             else:

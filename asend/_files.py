@@ -33,7 +33,6 @@ class FileTransfer:
     """A file's bytes from `offset` to its end, or `count` of them."""
 
     __slots__ = (
-        "_by_parts",
         "_count",
         "_descriptor",
         "_failure",
@@ -42,6 +41,7 @@ class FileTransfer:
         "_is_asked",
         "_is_reading",
         "_lock",
+        "_may_go_whole",
         "_offset",
         "_reader",
         "_sock",
@@ -67,7 +67,8 @@ class FileTransfer:
         self._offset = offset
         self._count = count
         self._fallback = fallback
-        self._by_parts = by_kernel
+        # Whether a loop that sends files itself may be given a plain one.
+        self._may_go_whole = by_kernel
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self._is_reading = False
@@ -114,7 +115,7 @@ class FileTransfer:
     def _by_kernel(self) -> ByKernel:
         assert self._descriptor is not None
         end = None if self._count is None else self._offset + self._count
-        return ByKernel(self._sock, self._descriptor, self._offset, end, not self._fallback)
+        return ByKernel(self._sock, self._descriptor, self._offset, end, self._fallback)
 
     def _by_copy(self, sent: int) -> ByCopy:
         left = None if self._count is None else self._count - sent
@@ -166,9 +167,9 @@ class FileTransfer:
             if self.is_over:
                 return
             self._is_reading = True
-        with nullcontext() if self._reader is None else self._reader.turn.lock:
+        with nullcontext() if self._reader is None else self._reader.position.lock:
             try:
-                # A call that ended before its turn came moves nothing any more.
+                # A call that ended before it got the lock moves nothing any more.
                 if not self.is_over:
                     self._way.load(self)
             except BaseException as error:  # raised by the step that misses the data, in its thread
@@ -176,7 +177,7 @@ class FileTransfer:
             is_released = self.is_over
             if is_released:
                 self._release()
-        # Only now: `close` in the thread of the event loop must not have to wait for the turn.
+        # Only now: `close` in the thread of the event loop must not have to wait for that lock.
         with self._lock:
             self._is_reading = self._is_asked = False
             is_left = self.is_over and not is_released
@@ -236,7 +237,7 @@ class FileTransfer:
 
     def rest(self) -> memoryview | FilePart | int:
         """Hand over a plain file whole, others block by block; FILE: `load` first."""
-        if self._reader is None and self._by_parts:
+        if self._reader is None and self._may_go_whole:
             sent = self.tally.sent
             left = None if self._count is None else self._count - sent
             return FilePart(self._file, self._offset + sent, left, self._fallback)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 from typing import TYPE_CHECKING, cast
 
 from ._arguments import is_trio_socket
+from ._errors import closed_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ._arguments import AnySocket
 
 # The calls that send, by the number of their descriptor, in all threads of the process.
-waiting: dict[int, Sender] = {}
+senders: dict[int, Sender] = {}
 
 
 def _never(*_: object) -> bool:
@@ -25,7 +25,7 @@ def _never(*_: object) -> bool:
 
 def is_busy(sock: AnySocket) -> bool:
     """Tell whether a call is sending on this socket that has more than its clean-up to do."""
-    sender = waiting.get(sock.fileno())
+    sender = senders.get(sock.fileno())
     return sender is not None and not sender.is_over() and sender.sends_on(sock)
 
 
@@ -63,7 +63,7 @@ class Sender:
         self.give_up: Callable[[BaseException | None], object] = _never
 
     def __enter__(self) -> Sender:
-        waiting[self._fd] = self
+        senders[self._fd] = self
         return self
 
     def hold(self) -> socket.socket:
@@ -115,17 +115,12 @@ class Sender:
         traceback: TracebackType | None,
     ) -> None:
         # Not the entry of a call that began when this one was cancelled.
-        if waiting.get(self._fd) is self:
-            del waiting[self._fd]
-        # They refer to the driver's objects, which refer to this one.
+        if senders.get(self._fd) is self:
+            del senders[self._fd]
+        # They refer to what the driver has made for the call, and that to this sender.
         self.is_over = self.give_up = _never
         if self.sending is not self.lent:
             self.sending.close()
-
-
-def closed_error() -> OSError:
-    """Return the error of a socket that was closed under a call."""
-    return OSError(errno.EBADF, f"{os.strerror(errno.EBADF)}: the socket was closed while sending")
 
 
 def _duplicate(sock: AnySocket) -> socket.socket:

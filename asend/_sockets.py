@@ -15,7 +15,6 @@ from . import _drivers
 from ._arguments import (
     SOCKET_TIMEOUT,
     as_ancillary,
-    as_octets,
     as_seconds,
     as_vectors,
     check_file,
@@ -29,9 +28,9 @@ from ._arguments import (
 from ._calls import carry_out
 from ._files import FileTransfer
 from ._limits import Limits
-from ._senders import Sender, waiting
+from ._senders import Sender, senders
 from ._tally import Tally, note_sent
-from ._transfers import SMALL, WOULD_BLOCK, Octets, Vectors
+from ._transfers import SMALL, WOULD_BLOCK, Vectors, octets_of
 from ._wants import SOCKET
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ async def sock_sendall(
         and progress is None
         and (timeout is SOCKET_TIMEOUT or timeout is None or is_positive(timeout))
         and (limits is None or type(limits) is Limits)
-        and not (waiting and sock.fileno() in waiting)
+        and not (senders and sock.fileno() in senders)
         and len(data) <= SMALL
         and (loop := _get_running_loop()) is not None
         # trio may be a guest on that loop, and runs its tasks in none of asyncio's.
@@ -123,19 +122,8 @@ async def sock_sendall(
         want = SOCKET
     else:
         sent, want = 0, None
-    build = partial(_octets, data, flags, progress, sent)
+    build = partial(octets_of, data, flags, progress, sent)
     await _deliver(sock, build, timeout, limits, progress, want)
-
-
-def _octets(
-    data: ReadableBuffer,
-    flags: int,
-    progress: Callable[[int], object] | None,
-    sent: int,
-    sending: socket,
-) -> Octets:
-    view = as_octets(data)
-    return Octets(sending, view, flags, Tally(view.nbytes, progress, sent))
 
 
 async def sock_sendmsg(

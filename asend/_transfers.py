@@ -10,15 +10,14 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ._tally import STEP_SIZE
+from ._arguments import as_octets
+from ._tally import STEP_SIZE, Tally
 from ._wants import DONE, SOCKET
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from _typeshed import ReadableBuffer
-
-    from ._tally import Tally
 
 # Up to here a send is tried before anything is built, and on loops that cannot tell cheaply
 # whether a transport owns the socket, without asking (see `admit` of the driver of asyncio).
@@ -80,6 +79,18 @@ class Octets:
         """Hand over what is left."""
         _refuse_flags(self._flags)
         return self._view[self.tally.sent :] if self.tally.sent < self._view.nbytes else DONE
+
+
+def octets_of(
+    data: ReadableBuffer,
+    flags: int,
+    progress: Callable[[int], object] | None,
+    sent: int,
+    sock: socket.socket,
+) -> Octets:
+    """Return the transfer of a buffer of which so many bytes were sent already."""
+    view = as_octets(data)
+    return Octets(sock, view, flags, Tally(view.nbytes, progress, sent))
 
 
 class Vectors:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ._arguments import check_mode
 from ._errors import SendfileNotAvailableError
 from ._outlets import outlet_of
-from ._outlets._transports import is_transport
+from ._outlets._traits import is_transport
 from ._sockets import sock_sendall, sock_sendfile
 from .streams import sendfile
 

@@ -12,14 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from . import _drivers
-from ._arguments import as_octets, as_seconds, check_file, check_watchers, is_positive
+from ._arguments import as_seconds, check_file, check_watchers, is_positive
 from ._errors import SendfileNotAvailableError
 from ._files import FileTransfer, kernel_sends
 from ._limits import Limits
 from ._outlets import outlet_of
 from ._outlets._transports import end_now
-from ._tally import STEP_SIZE, Tally, note_sent
-from ._transfers import WOULD_BLOCK, Octets
+from ._tally import STEP_SIZE, note_sent
+from ._transfers import WOULD_BLOCK, octets_of
 
 if TYPE_CHECKING:
     import socket
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
     from ._arguments import BinaryFile
+    from ._outlets import Outlet
+    from ._wants import Build
 
 __all__ = ["HasCarrier", "sendall", "sendfile", "sendfile_path"]
 
@@ -62,17 +64,21 @@ async def sendall(
             `__asend_carrier__` (see `HasCarrier`).
         data: Any C-contiguous buffer, as for `sock_sendall`.
         timeout: The most seconds that the whole call may take, that for what was written before
-            included. 0 tries once. None: no limit.
+            included. 0 tries once; where the stream only takes blocks, such as one of anyio or trio
+            that encrypts, nothing is tried. None: no limit.
         limits: The pace that the peer has to keep. What was written before counts for it.
-        progress: Called with each number of bytes newly taken: by the kernel; where the stream
-            encrypts, by what is below it, block by block.
+        progress: Called with each number of bytes newly taken: by the kernel; by a stream of anyio
+            or trio that encrypts, block by block.
 
     Raises:
         BusyResourceError: Another call is sending on this stream. Nothing was sent.
         TimeoutError: The total time has passed, or a limit is broken. Close the connection.
         TypeError, ValueError, BufferError: An argument is wrong, or the stream is not one to send
             on here. Nothing was sent.
-        RuntimeError: The stream is closing: nothing was sent. Or someone wrote to it meanwhile.
+        RuntimeError: The stream is closing, or belongs to another event loop: nothing was sent. Or
+            someone wrote to it meanwhile.
+        NotImplementedError: The event loop has no `add_writer` (the proactor of Windows). Nothing
+            was sent.
         OSError: From the connection, such as BrokenPipeError; ConnectionAbortedError if the stream
             was closed meanwhile, EBADF if it was one of trio's. Streams of anyio and trio that
             encrypt raise their own errors.
@@ -109,18 +115,8 @@ async def sendall(
             raise
         if sent == len(data):
             return
-    await _deliver(stream, partial(_octets, data, progress, sent), timeout, limits, progress)
-
-
-def _octets(
-    data: ReadableBuffer,
-    progress: Callable[[int], object] | None,
-    sent: int,
-    is_plain: bool,
-    sock: socket.socket,
-) -> Octets:
-    view = as_octets(data)
-    return Octets(sock, view, 0, Tally(view.nbytes, progress, sent))
+    build = partial(octets_of, data, 0, progress, sent)
+    await _deliver(outlet_of(stream), build, timeout, limits, progress)
 
 
 async def sendfile(
@@ -159,27 +155,29 @@ async def sendfile(
     Source: `loop.sendfile` in the Python documentation, of which it has all arguments.
     """
     check_file(file, offset, count)
-    build = partial(_file, file, offset, count, fallback, progress)
-    return await _deliver(stream, build, timeout, limits, progress, needs_kernel=not fallback)
+    outlet = outlet_of(stream)
+    if not (outlet.is_plain or fallback):
+        raise SendfileNotAvailableError("the stream does not send bytes as they are")
 
+    def build(sock: socket.socket) -> FileTransfer:
+        plain = outlet.is_plain
+        return FileTransfer(sock, file, offset, count, fallback, progress, by_kernel=plain)
 
-def _file(
-    file: BinaryFile,
-    offset: int,
-    count: int | None,
-    fallback: bool,
-    progress: Callable[[int], object] | None,
-    is_plain: bool,
-    sock: socket.socket,
-) -> FileTransfer:
-    return FileTransfer(sock, file, offset, count, fallback, progress, by_kernel=is_plain)
+    return await _deliver(outlet, build, timeout, limits, progress)
 
 
 def sendfile_path(stream: object, file: BinaryFile) -> Literal["kernel", "copy"]:
-    """Tell which path a file will take on a stream: by the kernel, or read and sent in blocks.
+    """Tell which path a file will take on a stream.
+
+    Args:
+        stream: As for `sendall`.
+        file: As for `sock_sendfile`.
+
+    Returns:
+        "kernel", or "copy" where it is read and sent in blocks.
 
     Raises:
-        TypeError: The stream is not one to send on, or the file is none.
+        TypeError: The stream is not one to send on, or the file has no `read`.
         ValueError: The file is closed, or open for text.
     """
     check_file(file, 0, None)
@@ -187,18 +185,13 @@ def sendfile_path(stream: object, file: BinaryFile) -> Literal["kernel", "copy"]
 
 
 async def _deliver(
-    stream: object,
-    build: Callable[[bool, socket.socket], Octets | FileTransfer],
+    outlet: Outlet,
+    build: Build,
     timeout: float | None,
     limits: Limits | None,
     progress: Callable[[int], object] | None,
-    *,
-    needs_kernel: bool = False,
 ) -> int:
     driver = _drivers.running()
     seconds = as_seconds(timeout)
     check_watchers(limits, progress)
-    outlet = outlet_of(stream)
-    if needs_kernel and not outlet.is_plain:
-        raise SendfileNotAvailableError("the stream does not send bytes as they are")
-    return await outlet.deliver(driver, partial(build, outlet.is_plain), seconds, limits)
+    return await outlet.deliver(driver, build, seconds, limits)

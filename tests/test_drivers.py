@@ -388,7 +388,7 @@ async def test_a_cancelled_call_sends_no_more_on_a_loop_that_sends_by_itself(
         await task
 
     received = peer.read_now()
-    assert not _senders.waiting
+    assert not _senders.senders
     await asend.sock_sendall(peer.sock, b"next")
     received += await peer.read_all()
     assert received == DATA[: len(received) - 4] + b"next"
@@ -507,7 +507,7 @@ async def test_a_cancelled_call_of_a_socket_that_was_taken_apart_is_over_once(pe
         await asyncio.wait([first])
 
         assert first.cancelled()
-        assert not _senders.waiting
+        assert not _senders.senders
         assert not asyncio.get_running_loop().remove_writer(successor)
 
 
@@ -522,7 +522,7 @@ def test_a_number_whose_socket_is_gone_is_not_busy() -> None:
         with successor:
             assert not _senders.is_busy(successor)
 
-    assert not _senders.waiting
+    assert not _senders.senders
 
 
 # --- a clean-up that seeks

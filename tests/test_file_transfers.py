@@ -318,7 +318,7 @@ def test_a_block_that_is_not_cached_is_read_ahead(
     assert SOCKET | FILE in wants
 
 
-def test_a_call_that_ends_just_after_its_turn_to_read_sets_the_position(
+def test_a_call_that_ends_just_after_it_could_read_sets_the_position(
     unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Closing:
@@ -345,8 +345,8 @@ def test_a_call_that_ends_just_after_its_turn_to_read_sets_the_position(
         assert transfer.step() & FILE
         sent = transfer.tally.sent
         assert transfer._reader is not None
-        lock = transfer._reader.turn.lock
-        monkeypatch.setattr(transfer._reader.turn, "lock", Closing())
+        lock = transfer._reader.position.lock
+        monkeypatch.setattr(transfer._reader.position, "lock", Closing())
 
         transfer.load()
 

@@ -91,7 +91,7 @@ async def test_all_bytes_arrive_in_order(send: Send, peer: Peer) -> None:
 
     assert received == DATA
     assert sum(counted) == len(DATA)
-    assert not _senders.waiting
+    assert not _senders.senders
 
 
 @pytest.mark.parametrize(
@@ -485,7 +485,7 @@ async def test_a_cancelled_call_is_exact_at_every_wait(waits: int, send: Send, p
 
     assert isinstance(caught[0], anyio.get_cancelled_exc_class())
     assert notes(caught[0]) == [note(sum(counted))]
-    assert not _senders.waiting
+    assert not _senders.senders
     # The socket is as usable as before, and nothing of the call comes later.
     received += peer.read_now()
     await asend.sock_sendall(peer.sock, b"next")
@@ -558,7 +558,7 @@ async def test_cancelled_calls_leave_a_loop_that_rests(timeout: float, peer: Pee
 
     # A writer left behind would keep the loop at 100 %.
     assert time.process_time() - begun < 0.1
-    assert not _senders.waiting
+    assert not _senders.senders
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are of Python 3.12")
@@ -774,7 +774,7 @@ async def test_a_number_that_is_another_connection_by_now_is_free(send: Send, pe
     other.close()
 
     assert received == [DATA, DATA]
-    assert not _senders.waiting
+    assert not _senders.senders
 
 
 async def test_a_detached_socket_is_busy_under_its_new_object(send: Send, peer: Peer) -> None:
@@ -813,7 +813,7 @@ async def test_a_socket_is_busy_while_a_call_of_another_thread_sends(unix_peer: 
     await asyncio.to_thread(thread.join, 20)
 
     assert [type(error) for error in caught] == [BrokenPipeError]
-    assert not _senders.waiting
+    assert not _senders.senders
 
 
 async def test_a_process_without_descriptors_is_told_so(peer: Peer) -> None:
@@ -832,7 +832,7 @@ async def test_a_process_without_descriptors_is_told_so(peer: Peer) -> None:
     assert caught.value.errno == errno.EMFILE
     assert notes(caught.value) == [f"{sum(counted)} of {len(DATA)} bytes sent"]
     assert await peer.read_all() == DATA[: sum(counted)]
-    assert not _senders.waiting
+    assert not _senders.senders
 
 
 def test_a_small_send_is_a_checkpoint_for_a_guest_of_asyncio(unix_peer: Peer) -> None:

@@ -46,7 +46,7 @@ from test_files import Gated, Opaque
 import asend
 from asend import _senders
 from asend._files import FileTransfer
-from asend._outlets import _blocks, _transports
+from asend._outlets import _blocks, _through
 from asend._wants import FILE
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ CLOSED = (
 async def ends(anyio_backend: object, kind: str) -> AsyncIterator[Ends]:
     async with open_ends(kind) as ends:
         yield ends
-    assert not _senders.waiting
+    assert not _senders.senders
     assert not _blocks._busy
 
 
@@ -1870,7 +1870,7 @@ async def test_a_transfer_through_a_transport_reads_ahead_as_its_own(ends: Ends)
     file: Any = Opaque(DATA)
     transfer = FileTransfer(ends.transport, file, 0, None, True, None)
     with _senders.Sender(ends.transport.get_extra_info("socket")) as sender:
-        through = _transports.Through(transfer, ends.transport, sender, None, is_half_open=True)
+        through = _through.Through(transfer, ends.transport, sender, None, is_half_open=True)
         ahead = through.ahead()
         through.close()
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from .._errors import BusyResourceError
+from .._errors import BusyResourceError, closed_error
 from .._limits import timed_out
-from .._senders import closed_error, is_busy
+from .._senders import is_busy
 from .._tally import STEP_SIZE
 from .._wants import DONE, FILE, SOCKET
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from .._senders import Sender
     from .._tally import Tally
     from .._wants import Transfer
+
+    # Ends a call from one of the tasks that help it, with this error.
+    _Fail: TypeAlias = Callable[[BaseException], None]
 
 
 # Whether asyncio's transports can be sent on here.
@@ -65,46 +68,59 @@ async def hand_over(
         TimeoutError: A limit is broken.
         Exception: What reading or `send` raises.
     """
-    error: BaseException | None = None
-
-    async def watch(pace: Pace) -> None:
-        nonlocal error
-        while True:
-            try:
-                left = pace.look()
-            except TimeoutError as broken:
-                error = broken
-                others.cancel_scope.cancel()
-                return
-            await anyio.sleep(left)
-
     # The pace shows only between two blocks.
     most = STEP_SIZE if pace is None else STEP_SIZE // 16
-    async with anyio.create_task_group() as others:
-        loads = _Loads(transfer, others)
+
+    async def run(helpers: TaskGroup, fail: _Fail) -> None:
+        loads = _Loads(transfer, helpers)
         if pace is not None:
-            others.start_soon(watch, pace)
+            helpers.start_soon(_watch, pace, fail)
+        while (rest := transfer.rest()) != DONE:
+            if isinstance(rest, int):
+                loads.start()
+                await loads.wait()
+                continue
+            assert isinstance(rest, memoryview)
+            if transfer.ahead():
+                loads.start()
+            await _send_blocks(rest, most, send, transfer.tally)
+
+    await _with_helpers(run)
+
+
+async def _watch(pace: Pace, fail: _Fail) -> None:
+    while True:
         try:
-            while (rest := transfer.rest()) != DONE:
-                if isinstance(rest, int):
-                    loads.start()
-                    await loads.wait()
-                    continue
-                assert isinstance(rest, memoryview)
-                if transfer.ahead():
-                    loads.start()
-                await _send_blocks(rest, most, send, transfer.tally)
-        except anyio.get_cancelled_exc_class():
-            raise
-        except BaseException as raised:  # a task group would wrap it in an ExceptionGroup
-            error = raised
-        others.cancel_scope.cancel()
-    if error is not None:
-        try:
+            left = pace.look()
+        except TimeoutError as broken:
+            fail(broken)
+            return
+        await anyio.sleep(left)
+
+
+async def _with_helpers(run: Callable[[TaskGroup, _Fail], Awaitable[None]]) -> None:
+    """Run with tasks that help, and end with it; raise what it raises, or what one fails with."""
+    error: BaseException | None = None
+
+    def fail(raised: BaseException) -> None:
+        nonlocal error
+        error = raised
+        helpers.cancel_scope.cancel()
+
+    try:
+        async with anyio.create_task_group() as helpers:
+            try:
+                await run(helpers, fail)
+            except anyio.get_cancelled_exc_class():
+                raise
+            except BaseException as raised:  # a task group would wrap it in an ExceptionGroup
+                error = raised
+            helpers.cancel_scope.cancel()
+        if error is not None:
             raise error
-        finally:
-            # Its traceback refers to this frame, which would keep the file open till a collection.
-            error = None
+    finally:
+        # Its traceback refers to this frame, which would keep the file open till a collection.
+        error = None
 
 
 async def _send_blocks(
@@ -159,25 +175,16 @@ async def drive(transfer: Transfer, want: int, sender: Sender, pace: Pace | None
         want = transfer.step()
     if want == DONE:
         return
-    error: BaseException | None = None
-    async with anyio.create_task_group() as readers:
+
+    async def run(readers: TaskGroup, _: _Fail) -> None:
         pump = _Pump(transfer, want, sender, readers)
         try:
             await (pump.run() if pace is None else pump.run_watched(pace))
-        except anyio.get_cancelled_exc_class():
-            raise
-        except BaseException as raised:  # a task group would wrap it in an ExceptionGroup
-            error = raised
         finally:
             # What is left is clean-up, which takes turns of the loop.
             sender.is_over = lambda: True
-        readers.cancel_scope.cancel()
-    if error is not None:
-        try:
-            raise error
-        finally:
-            # Its traceback refers to this frame, which would keep the file open till a collection.
-            error = None
+
+    await _with_helpers(run)
 
 
 async def _wait_writable(sender: Sender) -> None:

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import OrderedDict
 from contextlib import suppress
 from contextvars import copy_context
-from math import inf
-from time import thread_time
 from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
 
 from .._arguments import is_trio_socket
 from .._errors import BusyResourceError
 from .._limits import timed_out
-from .._senders import is_busy, waiting
+from .._senders import is_busy, senders
 from .._tally import STEP_SIZE
 from .._wants import DONE, FILE, SOCKET
 from . import _proactor
+from ._turns import turns_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -116,134 +113,6 @@ async def drive(transfer: Transfer, want: int, sender: Sender, pace: Pace | None
         pump.error = None
 
 
-# Where several calls send, what goes in one turn of the loop: all else on it waits for that. With
-# 64 KiB a small route under uvicorn answered in half of the time that it takes with a step (p99 of
-# the row "handlers"), and 1 MiB files lost a third of their rate. So little is for when others have
-# work, and then only every second turn of the loop is one for calls: what began in one goes on in
-# the next, which took a third of that time off the small route's, and a fifth off the rate; 32 KiB
-# took off another sixth, and a quarter. Else few calls at a time need not queue, which costs each
-# 3 us and more.
-_TURN_SIZE = 4 * STEP_SIZE
-_SMALL_TURN_SIZE = 32 * 1024
-# For calls that have sent so much that they are no small files.
-_BULK = 1 << 20
-# Seconds of CPU between two turns that the loop does not take by itself, and for how long others
-# are taken to have more to do.
-_WORK = 30e-6
-# Seconds of CPU that it takes to have a call wait for its turn, which is no work of others.
-_QUEUEING = 10e-6
-_WORK_LASTS = 5e-3
-# With many calls a turn takes longer, as else most of it would go into asking who can send.
-_LEAST_SHARE = 4 * 1024
-
-
-class _Turns:
-    """The calls that could send now on a loop, first come first served, some bytes each turn.
-
-    Else the loop would be held for as long as there are calls: 8 steps take 1 ms.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "_ended",
-        "_has_yielded",
-        "_is_due",
-        "_left",
-        "_loop",
-        "_queue",
-        "_small_until",
-    )
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._queue: OrderedDict[_Pump, None] = OrderedDict()
-        self._is_due = False
-        # Bytes that may still go in this turn.
-        self._left = _TURN_SIZE
-        # By the CPU time of the thread: when the last turn ended, and till when others have work
-        # (0: they have none).
-        self._ended = inf
-        self._small_until = 0.0
-        # Whether the last turn was left to others.
-        self._has_yielded = False
-
-    def take(self, pump: _Pump) -> None:
-        """Have a call step that could: now, or when it is its turn."""
-        if self._queue or self._left <= 0:
-            if pump in self._queue:
-                # To be told again costs less than to be taken off the loop and put on again; to be
-                # told each time costs more.
-                pump.stop_writing()
-            self._queue[pump] = None
-            self._ended += _QUEUEING
-        else:
-            self._step(pump)
-            if self._left > 0:
-                # Calls that send a little now and then need no turn to follow. It could not tell
-                # what they do from the work of others.
-                self._ended = inf
-                return
-            self._ended = thread_time()
-        self._schedule()
-
-    def wait(self, pump: _Pump) -> None:
-        """Have a call step again when it is its turn."""
-        self._queue[pump] = None
-        self._schedule()
-
-    def leave(self, pump: _Pump) -> None:
-        """Forget a call that is over."""
-        self._queue.pop(pump, None)
-
-    def _schedule(self) -> None:
-        if not self._is_due:
-            self._loop.call_soon(self._serve)
-            self._is_due = True
-
-    def _serve(self) -> None:
-        self._is_due = False
-        self._look()
-        self._has_yielded = self._small_until > 0 and not self._has_yielded
-        if self._has_yielded:
-            self._ended = thread_time()
-            self._schedule()
-            return
-        size = _SMALL_TURN_SIZE if self._small_until else _TURN_SIZE
-        self._left = max(size, len(self._queue) * _LEAST_SHARE)
-        while self._queue and self._left > 0:
-            pump, _ = self._queue.popitem(last=False)
-            self._step(pump)
-        self._ended = inf
-        if self._queue:
-            self._ended = thread_time()
-            self._schedule()
-
-    def _step(self, pump: _Pump) -> None:
-        is_small = self._small_until and pump.sent > _BULK
-        self._left -= pump.step(_SMALL_TURN_SIZE if is_small else STEP_SIZE)
-
-    def _look(self) -> None:
-        """Find out whether others had work since the last turn."""
-        if self._ended == inf and not self._small_until:
-            return
-        now = thread_time()
-        if now - self._ended > _WORK:
-            self._small_until = now + _WORK_LASTS
-        elif now > self._small_until:
-            self._small_until = 0.0
-
-
-# By the id of the loop, which lives as long as its calls, and these have its turns.
-_turns: WeakValueDictionary[int, _Turns] = WeakValueDictionary()
-
-
-def _turns_of(loop: asyncio.AbstractEventLoop) -> _Turns:
-    turns = _turns.get(id(loop))
-    if turns is None:
-        turns = _turns[id(loop)] = _Turns(loop)
-    return turns
-
-
 class _Pump:
     """One call that waits: its writer on the loop, its read in a thread, its timer, its end."""
 
@@ -267,7 +136,7 @@ class _Pump:
         # `progress` is the caller's, whosever turn it is and whatever thread read the file.
         self._context = copy_context()
         self._transfer = transfer
-        self._turns = _turns_of(self._loop)
+        self._turns = turns_of(self._loop)
         self._sender = sender
         # Nobody else's, so that no clean-up takes away the writer of another call.
         self._fd = sender.sending.fileno()
@@ -301,7 +170,7 @@ class _Pump:
 
     def _turn(self) -> None:
         """Step or wait for a turn, as the socket has become writable or the file was read."""
-        if len(waiting) > 1:
+        if len(senders) > 1:
             self._turns.take(self)
         else:
             self.step(STEP_SIZE)

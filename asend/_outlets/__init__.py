@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 from .._arguments import is_trio_socket
 from ._blocks import BlockOutlet
 from ._plain import SocketOutlet
-from ._transports import TransportOutlet, is_transport
+from ._traits import is_transport
+from ._transports import TransportOutlet
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -3,77 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import sys
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
 from .._arguments import check_kind, check_mode, check_open, check_stream_socket
 from .._calls import carry_out
-from .._errors import BusyResourceError
-from .._senders import Sender, is_busy, waiting
+from .._errors import BusyResourceError, aborted_error
+from .._senders import Sender, is_busy
+from ._guards import await_clean_up, guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from .._arguments import AnySocket
     from .._drivers import Driver
     from .._limits import Limits
     from .._wants import Build
-
-
-def guarded(
-    guard: AbstractContextManager[object],
-) -> AbstractContextManager[Callable[[], None] | None]:
-    """Enter what a stream keeps two senders apart with; raise our own error where it does.
-
-    What is entered is how to leave it before the end, if there is anything to leave.
-    """
-    return nullcontext() if type(guard) is nullcontext else _guarded(guard)
-
-
-@contextmanager
-def _guarded(guard: AbstractContextManager[object]) -> Iterator[Callable[[], None]]:
-    with ExitStack() as entered:
-        try:
-            entered.enter_context(guard)
-        except _busy_errors():
-            raise BusyResourceError from None
-        yield entered.close
-
-
-# Turns of the loop that a call needs to end: it hears of it in one, its tasks in the next, and it
-# leaves their group in the third.
-_CLEAN_UP_TURNS = 3
-
-
-async def await_clean_up(guard: AbstractContextManager[object], sock: AnySocket) -> None:
-    """Let a call on this socket that is over leave the guard of its stream.
-
-    It is over when it is cancelled, and no reason to refuse another one then.
-    """
-    if type(guard) is nullcontext:
-        return
-    for _ in range(_CLEAN_UP_TURNS):
-        if sock.fileno() not in waiting:
-            return
-        # Where streams have guards, anyio is.
-        from anyio.lowlevel import checkpoint
-
-        await checkpoint()
-
-
-def _busy_errors() -> tuple[type[Exception], ...]:
-    packages = (sys.modules.get(name) for name in ("anyio", "trio"))
-    return tuple(package.BusyResourceError for package in packages if package is not None)
-
-
-def aborted() -> ConnectionAbortedError:
-    """Return the error of a stream that was closed under a call."""
-    code = errno.ECONNABORTED
-    return ConnectionAbortedError(code, f"{os.strerror(code)}: the stream was closed while sending")
 
 
 class Waking(Protocol):
@@ -93,7 +39,7 @@ def _told_of_close(stream: Waking | None, sender: Sender) -> Iterator[None]:
         yield
         return
     woken = asyncio.get_running_loop().create_future()
-    woken.add_done_callback(lambda _: sender.give_up(aborted()))
+    woken.add_done_callback(lambda _: sender.give_up(aborted_error()))
     stream._send_future = woken
     try:
         yield

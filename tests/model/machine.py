@@ -244,7 +244,7 @@ class Machine(RuleBasedStateMachine):
             self.assert_nothing_is_left()
 
     def assert_nothing_is_left(self) -> None:
-        assert not _senders.waiting
+        assert not _senders.senders
         assert not _blocks._busy
         assert self.link.has_its_protocol(), "who hears of the connection was not put back"
         # A stream sends on what it has in its own buffer.
@@ -695,7 +695,7 @@ class Machine(RuleBasedStateMachine):
         for end in (self.drop, self.runtime.close, *(source.remove for source in sources)):
             with contextlib.suppress(Exception):
                 end()
-        _senders.waiting.clear()
+        _senders.senders.clear()
 
 
 async def rest() -> None:

@@ -73,7 +73,7 @@ class ByCopy:
                 # It may have grown. Who is to end the call early has to know that there is more.
                 tally.total = max(tally.total, tally.sent + self._block.nbytes)
         try:
-            sent = self.sock.send(self._block[self._at : self._at + tally.most])
+            sent = self.sock.send(self._block[self._at : self._at + min(tally.most, STEP_SIZE)])
         except WOULD_BLOCK:
             return SOCKET | self._ahead()
         self._at += sent

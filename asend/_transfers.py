@@ -49,7 +49,7 @@ class Octets:
     def step(self) -> int:
         """Send once; an empty buffer too, so that a dead peer shows."""
         tally = self.tally
-        end = tally.sent + tally.most if self._is_cut else None
+        end = tally.sent + min(tally.most, STEP_SIZE) if self._is_cut else None
         try:
             sent = self._sock.send(self._view[tally.sent : end], self._flags)
         except WOULD_BLOCK:
@@ -132,7 +132,7 @@ class Vectors:
         if self._is_whole:
             # One message, that the kernel takes or refuses.
             return list(self._left)
-        room, batch = self.tally.most, []
+        room, batch = min(self.tally.most, STEP_SIZE), []
         for view in self._left:
             batch.append(view[:room])
             room -= view.nbytes

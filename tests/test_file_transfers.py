@@ -18,6 +18,7 @@ from conftest import DATA, Peer, descriptors
 
 from asend import SendfileNotAvailableError, _by_copy, _by_kernel
 from asend._files import FileTransfer, kernel_sends
+from asend._tally import KERNEL_STEP_SIZE
 from asend._transfers import STEP_SIZE
 from asend._wants import DONE, FILE, SOCKET, FilePart
 
@@ -146,7 +147,7 @@ def test_a_cached_file_goes_by_the_kernel_in_steps(
 
     assert received == DATA
     assert set(wants) == {SOCKET}
-    assert max(nbytes for _, nbytes in sendfiles) == STEP_SIZE
+    assert max(nbytes for _, nbytes in sendfiles) == KERNEL_STEP_SIZE
     assert sum(counted) == transfer.tally.sent == transfer.tally.total == position == len(DATA)
 
 

@@ -868,7 +868,9 @@ async def test_a_socket_closed_before_the_call_is_an_error(send: Send, peer: Pee
 # --- fairness
 
 
-async def test_others_run_while_a_fast_peer_takes_everything(send: Send, peer: Peer) -> None:
+async def test_others_run_while_a_fast_peer_takes_everything(
+    send: Send, peer: Peer, request: pytest.FixtureRequest
+) -> None:
     turns = 0
     is_over = False
 
@@ -885,8 +887,11 @@ async def test_others_run_while_a_fast_peer_takes_everything(send: Send, peer: P
         await peer.read(len(DATA))
         is_over = True
 
-    assert max(counted) <= 256 * 1024
-    assert turns > len(DATA) / (256 * 1024)
+    # What is copied holds the loop longer.
+    is_copied = request.node.callspec.params["send"] != "kernel"
+    most = (256 if is_copied else 1024) * 1024
+    assert max(counted) <= most
+    assert turns > len(DATA) / most
 
 
 @pytest.mark.parametrize("anyio_backend", TRIO, indirect=True)

@@ -16,7 +16,7 @@ from .._arguments import is_trio_socket
 from .._errors import BusyResourceError
 from .._limits import timed_out
 from .._senders import is_busy, senders
-from .._tally import STEP_SIZE
+from .._tally import KERNEL_STEP_SIZE, STEP_SIZE
 from .._wants import DONE, FILE, SOCKET
 from . import _proactor
 from ._turns import turns_of
@@ -173,7 +173,7 @@ class _Pump:
         if len(senders) > 1:
             self._turns.take(self)
         else:
-            self.step(STEP_SIZE)
+            self.step(KERNEL_STEP_SIZE)
 
     @property
     def sent(self) -> int:
@@ -189,7 +189,7 @@ class _Pump:
         tally.most, before = most, tally.sent
         try:
             want = self._context.run(self._transfer.step)
-            if want == SOCKET and not self._is_writing and tally.sent - before == most:
+            if want == SOCKET and not self._is_writing and tally.sent - before in (most, STEP_SIZE):
                 # The kernel may take more.
                 self._turns.wait(self)
             elif want != SOCKET or not self._is_writing:

@@ -24,12 +24,12 @@ from time import thread_time
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakValueDictionary
 
-from .._tally import STEP_SIZE
+from .._tally import KERNEL_STEP_SIZE, STEP_SIZE
 
 if TYPE_CHECKING:
     import asyncio
 
-_TURN_SIZE = 4 * STEP_SIZE
+_TURN_SIZE = KERNEL_STEP_SIZE
 # Where others have work, of calls that have sent so much that they are no small files.
 _SMALL_TURN_SIZE = 32 * 1024
 _BULK = 1 << 20
@@ -136,8 +136,10 @@ class Turns:
             self._schedule()
 
     def _step(self, pump: Pump) -> None:
-        is_small = self._small_until and pump.sent > _BULK
-        self._left -= pump.step(_SMALL_TURN_SIZE if is_small else STEP_SIZE)
+        most = KERNEL_STEP_SIZE
+        if self._small_until:
+            most = _SMALL_TURN_SIZE if pump.sent > _BULK else STEP_SIZE
+        self._left -= pump.step(most)
 
     def _look(self) -> None:
         """Find out whether others had work since the last turn."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 from asend import _by_kernel, _tally
-from asend._drivers import _asyncio
+from asend._drivers import _asyncio, _turns
 
 from ..harness import Arm, Case, Sample, Work
 from ..receivers import receiver
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _STEPS = [64 * KIB << power for power in range(7)]
-_WHERE = {"STEP_SIZE": (_tally, _asyncio), "WINDOW_SIZE": (_by_kernel,)}
+_WHERE = {"KERNEL_STEP_SIZE": (_tally, _asyncio, _turns), "WINDOW_SIZE": (_by_kernel,)}
 _WINDOWS = [128 * KIB << power for power in range(6)]
 
 
@@ -41,6 +41,8 @@ def cases(work: Work) -> Iterator[Case]:
             ]
 
         yield Case(
-            f"step size, {nbytes // MIB} MiB, hot", arms("STEP_SIZE", _STEPS, False), repeat=3
+            f"step size, {nbytes // MIB} MiB, hot",
+            arms("KERNEL_STEP_SIZE", _STEPS, False),
+            repeat=3,
         )
         yield Case(f"window size, {nbytes // MIB} MiB, cold", arms("WINDOW_SIZE", _WINDOWS, True))

@@ -40,27 +40,26 @@ class Encoded:
     def _left(self) -> float | None:
         return None if self._until is None else max(0.001, self._until - monotonic())
 
-    async def _sendall(self, data: bytes) -> None:
-        await streams.sendall(self._transport, data, timeout=self._left(), limits=self._limits)
-
     async def send(self, writer: StreamWriter, file: OpenFile) -> None:
         """Send the whole file by aiohttp's writer, which encodes it; wait for each block to go."""
-        offset, limits, began = 0, self._limits, monotonic()
+        offset, began = 0, monotonic()
         while offset < file.size:
             block = await _read(file, offset, min(BLOCK, file.size - offset))
             if not block:
                 raise TruncatedError(f"the file ended {file.size - offset} bytes before its length")
-            await self._write(writer, block)
+            await self._write(writer, block, monotonic() - began)
             offset += len(block)
-            if limits is not None:
-                # Each block is a call of its own: its grace is what is left of that of the whole.
-                grace = max(0.0, limits.grace - (monotonic() - began))
-                self._limits = replace(limits, grace=grace)
 
-    async def _write(self, writer: StreamWriter, block: bytes) -> None:
+    async def _write(self, writer: StreamWriter, block: bytes, elapsed: float) -> None:
         await writer.write(block, drain=False)
+        limits = self._limits
+        if limits is not None and limits.min_rate is not None:
+            # Each block is a call of its own, whose rate may not be asked for before the peer had
+            # the time for it: at its start a call has sent nothing, however fast the last one was.
+            grace = max(limits.grace - elapsed, len(block) / limits.min_rate)
+            limits = replace(limits, grace=grace)
         # Nothing more, but when all that was written has gone.
-        await self._sendall(b"")
+        await streams.sendall(self._transport, b"", timeout=self._left(), limits=limits)
         if self._progress is not None:
             self._progress(len(block))
 

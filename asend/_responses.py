@@ -114,11 +114,12 @@ class Response:
         elif kind == ZEROCOPYSEND:
             await self._send_descriptor(message)
         elif kind == START and self._head is None:
-            self._head = message
-            self._length = _length_of(message)
+            # What it says now: the application may use both again for something else.
+            self._head = {**message, "headers": [*_headers_of(message)]}
+            self._length = _length_of(self._head)
             self._is_held = self._length is not None
             if not self._is_held:
-                await self.to_server(message)
+                await self.to_server(self._head)
         else:
             if kind == BODY:
                 self._check_path(kind)
@@ -294,9 +295,12 @@ async def _in_thread(function: Callable[[], OpenFile]) -> OpenFile:
     return await to_thread.run_sync(function)
 
 
+def _headers_of(start: Message) -> Any:  # of an application, and the server checks them
+    return start.get("headers", ())
+
+
 def _field(start: Message, name: bytes) -> bytes | None:
-    headers: Any = start.get("headers", ())  # of an application, and the server checks them
-    return next((value for key, value in headers if key.lower() == name), None)
+    return next((value for key, value in _headers_of(start) if key.lower() == name), None)
 
 
 def _length_of(start: Message) -> int | None:

@@ -346,6 +346,30 @@ def test_middleware_inside_sees_the_message(
     assert sum(by_kernel) == len(DATA)
 
 
+def test_an_application_may_use_its_messages_again(path: Path) -> None:
+    sent: list[Message] = []
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        message = start(len(DATA))
+        await send(message)
+        message["headers"].clear()
+        message.clear()
+        message.update(pathsend(path))
+        await send(message)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    asyncio.run(SendfileMiddleware(app)({"type": "http", "method": "GET"}, receive, send))
+    FILES.clear()
+
+    assert sent[0] == start(len(DATA))
+    assert b"".join(message["body"] for message in sent[1:]) == DATA
+
+
 # --- files that are not as they should be
 
 

@@ -2374,6 +2374,25 @@ def test_an_unknown_option_is_refused(tree: Path) -> None:
         add_static(web.Application().router, "/", tree, no_such_option=1)  # type: ignore[call-arg]  # wrong on purpose
 
 
+WRONG: dict[str, tuple[Any, type[Exception], str]] = {
+    "limits": (5, TypeError, "limits must be"),
+    "timeout": (-1, ValueError, "out of range"),
+    "encodings": (["deflate", "gzip"], ValueError, "deflate"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_option_of_a_folder_is_refused_at_once(name: str, tree: Path) -> None:
+    value, kind, words = WRONG[name]
+    app = web.Application()
+    options: Any = {name: value}
+
+    with pytest.raises(kind, match=words):
+        add_static(app.router, "/files", tree, **options)
+    with pytest.raises(kind, match=words):
+        app.add_routes([static("/files", tree, **options)])
+
+
 async def test_a_folder_may_be_the_whole_application(tree: Path) -> None:
     app = web.Application()
     add_static(app.router, "/", tree)
@@ -2419,6 +2438,10 @@ async def test_encodings_are_taken_in_the_order_of_the_server(tmp_path: Path) ->
     assert reply.body == b".zst"
 
 
-def test_an_encoding_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="deflate"):
-        FileResponse("a.txt", encodings=["deflate", "gzip"])
+@pytest.mark.parametrize("name", [*WRONG, "progress"])
+def test_a_wrong_option_is_refused_at_once(name: str) -> None:
+    value, kind, words = {**WRONG, "progress": (1, TypeError, "progress must be")}[name]
+    options: Any = {name: value}
+
+    with pytest.raises(kind, match=words):
+        FileResponse("a.txt", **options)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asend.http import _answers, _conditions, _encodings, _open_files, _ranges
+from asend.http import _answers, _conditions, _encodings, _open_files, _ranges, send_parts
 from asend.http._open_files import FileCache, IrregularFileError, OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from conftest import Peer
 
 # --- ranges
 
@@ -521,3 +524,29 @@ def test_threads_may_ask_at_once(tmp_path: Path) -> None:
 
     assert errors == []
     cache.clear()
+
+
+# --- sending
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        ({"timeout": -1}, ValueError),
+        ({"timeout": float("nan")}, ValueError),
+        ({"timeout": "1"}, TypeError),
+        ({"limits": 5}, TypeError),
+        ({"progress": 5}, TypeError),
+    ],
+    ids=str,
+)
+def test_wrong_options_are_refused_before_the_first_byte(
+    wrong: dict[str, Any], kind: type[Exception], file: Path, unix_peer: Peer
+) -> None:
+    async def attempt() -> None:
+        with pytest.raises(kind, match=r"limits|progress|imeout|NaN"):
+            await send_parts(unix_peer.sock, b"head", OpenFile(str(file)), [(0, 7)], **wrong)
+
+    asyncio.run(attempt())
+
+    assert unix_peer.read_now() == b""

@@ -103,7 +103,7 @@ ALLOWED: dict[str, set[str]] = {
     "http._encodings": set(),
     "http._answers": {"http._conditions", "http._ranges"},
     "http._open_files": {"_residency"},
-    "http._sending": {"streams"},
+    "http._sending": {"_arguments", "streams"},
     "http": {
         "http._answers",
         "http._conditions",
@@ -125,6 +125,7 @@ ALLOWED: dict[str, set[str]] = {
     "asgi": {"_arguments", "_responses"},
     "aiohttp._bodies": {"", "http", "streams"},
     "aiohttp._file_responses": {
+        "_arguments",
         "_limits",
         "_resets",
         "aiohttp._bodies",

@@ -18,6 +18,7 @@ from aiohttp.web_fileresponse import CONTENT_TYPES, FALLBACK_CONTENT_TYPE
 # By a name of its own: `web.FileResponse` may be ours, where an application puts it there.
 from aiohttp.web_fileresponse import FileResponse as StockFileResponse
 
+from .._arguments import as_seconds, check_watchers
 from .._limits import Limits
 from .._resets import is_too_slow, reset
 from ..http import (
@@ -72,7 +73,8 @@ class FileResponse(StockFileResponse):
         cache: Of open files. None: one that all responses share.
 
     Raises:
-        ValueError: One of the encodings is another one.
+        TypeError: `limits` or `progress` are none.
+        ValueError: `timeout` is negative, or one of the encodings is another one.
 
     A client that breaks a limit is disconnected, and so is one whose file ended before its length:
     the next response would be taken for the rest of this one. Both leave a line in the log
@@ -103,7 +105,8 @@ class FileResponse(StockFileResponse):
         super(StockFileResponse, self).__init__(status=status, reason=reason, headers=headers)
         self._name = os.fspath(path)
         self._chunk_size = chunk_size
-        self._timeout = timeout
+        check_watchers(limits, progress)
+        self._timeout = as_seconds(timeout)
         self._limits = limits
         self._progress = progress
         self._encodings = encodings if encodings is ENCODINGS else _checked(encodings)

@@ -67,6 +67,8 @@ class StaticResource(web.StaticResource):
             encodings=options.pop("encodings", ENCODINGS),
             cache=options.pop("cache", None),
         )
+        # What is wrong with these is so for every file: it shows here, and not to clients.
+        self._respond("")
         super().__init__(prefix, directory, **options)  # type: ignore[misc]  # those left are its
         # The file that a part of a path leads to, and until when it is taken to.
         self._resolved: dict[str, tuple[str, float]] = {}
@@ -101,7 +103,9 @@ def add_static(
         options: See `StaticOptions`.
 
     Raises:
-        ValueError: There is no such folder, or the prefix is none.
+        TypeError: `limits` are none.
+        ValueError: There is no such folder, or the prefix is none; `timeout` is negative, or one
+            of the encodings is another one.
     """
     if not prefix.startswith("/"):
         raise ValueError(f"a prefix starts with '/' (got {prefix!r})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from .._arguments import as_seconds, check_watchers
 from ..streams import sendall, sendfile
 
 if TYPE_CHECKING:
@@ -47,12 +48,15 @@ async def send_parts(
         progress: Called with each number of bytes of the parts, not the head, that were taken.
 
     Raises:
+        TypeError, ValueError: An argument is wrong. Nothing was sent.
         TruncatedError: The file has become shorter.
         Exception: As `asend.sendall` and `asend.sendfile`. The peer was promised more: abort.
 
     Cancellation: as for `asend.sendall`; the peer was promised more then, too.
     """
-    until = None if timeout is None else monotonic() + timeout
+    check_watchers(limits, progress)
+    seconds = as_seconds(timeout)
+    until = None if seconds is None else monotonic() + seconds
     if progress is not None:
         progress = _Body(progress, len(head))
 

@@ -11,7 +11,7 @@ from functools import cache, partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from ._resets import is_too_slow
+from ._resets import Progress, is_too_slow
 from .streams import sendall, sendfile
 
 if TYPE_CHECKING:
@@ -67,18 +67,16 @@ class Sending:
         self._name = name
         self._until = None if timeout is None else monotonic() + timeout
         self._limits = limits
-        self._progress = None if progress is None else self._report
-        self._theirs = progress
-        self._their_error: BaseException | None = None
+        # Where there is no connection to end nobody asks whose error it is.
+        if progress is not None and connection is not None:
+            progress = Progress(progress)
+        self._progress = progress
 
     async def run(self, calls: Iterable[tuple[int, Call]], *, more: bool) -> None:
         """Send it; where it fails end the connection, as the client cannot know otherwise."""
         connection = self._connection
         if connection is None:
-            try:
-                await self._send_all(calls, more=more)
-            finally:
-                self._their_error = None
+            await self._send_all(calls, more=more)
             return
         if connection.is_lost:
             # As uvicorn does when it is given a message then. It may not have heard of it yet.
@@ -92,7 +90,10 @@ class Sending:
             await sending
         except BaseException as error:  # cancelled, too: the peer was promised more
             was_lost = connection.is_lost
-            if is_too_slow(error) and error is not self._their_error:
+            if isinstance(self._progress, Progress) and self._progress.has_raised(error):
+                connection.abort()
+                raise
+            if is_too_slow(error):
                 connection.reset()
             else:
                 connection.abort()
@@ -100,8 +101,7 @@ class Sending:
                 # What asend says of a transport that uvicorn closes, or writes to, meanwhile.
                 was_lost and isinstance(error, RuntimeError)
             )
-            is_theirs, self._their_error = error is self._their_error, None
-            if is_theirs or not is_quiet:
+            if not is_quiet:
                 raise
             self._log(error)
 
@@ -140,15 +140,6 @@ class Sending:
     async def _call(self, call: Call, stream: object) -> int | None:
         left = None if self._until is None else max(0.0, self._until - monotonic())
         return await call(stream, timeout=left, limits=self._limits, progress=self._progress)
-
-    def _report(self, nbytes: int) -> None:
-        assert self._theirs is not None
-        try:
-            self._theirs(nbytes)
-        except BaseException as error:  # whatever they raise comes out as it is
-            # Till it has come out: its traceback refers to this object.
-            self._their_error = error
-            raise
 
     def _log(self, error: BaseException) -> None:
         is_of_file = isinstance(error, _TruncatedError) or not isinstance(

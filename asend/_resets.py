@@ -1,4 +1,6 @@
-"""How to end the connection of a peer that was too slow, with what is on the way to it."""
+"""What has ended a response: a slow peer, whose connection goes with what is on the way to it, or
+the `progress` of who sends, whose errors are no news of the peer.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
 # On, for 0 seconds: closing resets the connection. Windows has shorter numbers there.
 _LINGER: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
@@ -18,6 +21,28 @@ _LINGER: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 def is_too_slow(error: BaseException) -> bool:
     """Tell whether this says that a limit was broken. What files and sockets raise has a number."""
     return isinstance(error, TimeoutError) and error.errno is None
+
+
+class Progress:
+    """Calls a `progress`, and knows its errors from all others: they come out as they are."""
+
+    __slots__ = ("_error", "_theirs")
+
+    def __init__(self, theirs: Callable[[int], object]) -> None:
+        self._theirs = theirs
+        self._error: BaseException | None = None
+
+    def __call__(self, nbytes: int) -> None:
+        try:
+            self._theirs(nbytes)
+        except BaseException as error:  # whatever they raise
+            self._error = error
+            raise
+
+    def has_raised(self, error: BaseException) -> bool:
+        """Tell whether an error is of `progress`, and forget it, as it refers to this object."""
+        theirs, self._error = self._error, None
+        return error is theirs
 
 
 def reset(transport: asyncio.Transport) -> None:

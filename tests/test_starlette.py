@@ -214,11 +214,12 @@ def test_progress_is_told_of_all_of_the_body(
 
 
 @ON_UVICORN
+@pytest.mark.parametrize("error", [OSError, TimeoutError])
 def test_what_progress_raises_comes_out(
-    server: Server, path: Path, caplog: pytest.LogCaptureFixture
+    server: Server, path: Path, caplog: pytest.LogCaptureFixture, error: type[Exception]
 ) -> None:
     def fail(nbytes: int) -> None:
-        raise OSError("no place to tell it")
+        raise error("no place to tell it")
 
     server.app = application(path, progress=fail)
 

@@ -20,7 +20,7 @@ from aiohttp.web_fileresponse import FileResponse as StockFileResponse
 
 from .._arguments import as_seconds, check_watchers
 from .._limits import Limits
-from .._resets import is_too_slow, reset
+from .._resets import Progress, is_too_slow, reset
 from ..http import (
     CONDITIONS,
     FILES,
@@ -66,7 +66,7 @@ class FileResponse(StockFileResponse):
         timeout: The most seconds that sending may take. None: no limit.
         limits: The pace that the peer has to keep; None: any. By default it may stall for 60 s.
         progress: Called with each number of bytes of the body that the kernel took, or through
-            compression, that were given to it.
+            compression, that were given to it. What it raises comes out of `prepare`.
         encodings: Of "br", "zstd" and "gzip" those that the file may be there in, too: beside it,
             as `path.br`, `path.zst` and `path.gz`. Default: all. Give () where these may be
             something else.
@@ -268,6 +268,7 @@ class FileResponse(StockFileResponse):
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("Connection lost")
+        progress = None if self._progress is None else Progress(self._progress)
         try:
             if self._head:
                 # What aiohttp takes for sent: from here on it writes no other response.
@@ -279,29 +280,27 @@ class FileResponse(StockFileResponse):
                     found.parts,
                     timeout=self._timeout,
                     limits=self._limits,
-                    progress=self._progress,
+                    progress=progress,
                 )
                 writer.output_size += found.nbytes or 0
             else:
                 # Of which there are no ranges.
-                encoded = Encoded(transport, self._timeout, self._limits, self._progress)
+                encoded = Encoded(transport, self._timeout, self._limits, progress)
                 await encoded.send(writer, file)
             await self.write_eof()
-        except ConnectionError:
-            transport.abort()
-            raise
-        except OSError as error:
-            if is_too_slow(error):
-                reset(transport)
-                level = "info"
-            else:
-                transport.abort()
-                level = "warning"
-            getattr(_log, level)("%s %s: %s", request.method, request.rel_url, _in_short(error))
-            raise ConnectionResetError(str(error)) from error
         except BaseException as error:  # cancelled, too: the peer was promised more
             was_lost = transport.is_closing()
-            transport.abort()
+            is_theirs = progress is not None and progress.has_raised(error)
+            if is_theirs or not is_too_slow(error):
+                transport.abort()
+            else:
+                reset(transport)
+            if is_theirs or isinstance(error, ConnectionError):
+                raise
+            if isinstance(error, OSError):
+                level = logging.INFO if is_too_slow(error) else logging.WARNING
+                _log.log(level, "%s %s: %s", request.method, request.rel_url, _in_short(error))
+                raise ConnectionResetError(str(error)) from error
             if was_lost and isinstance(error, RuntimeError):
                 # Nothing is begun on a transport that closes.
                 raise ConnectionResetError("Connection lost") from error

@@ -2281,6 +2281,18 @@ async def test_a_folder_remembers_so_many_names_and_no_more(
     assert len(resource._resolved) <= 2
 
 
+async def test_a_folder_remembers_no_long_name(tree: Path) -> None:
+    app = web.Application()
+    resource = add_static(app.router, "/files", tree)
+    names = ["below" + "/" * (n - len("belowfile.txt")) + "file.txt" for n in (256, 257, 4000)]
+
+    async with served(app) as server, server.connected() as client:
+        bodies = [(await client.ask(f"/files/{name}")).body for name in names]
+
+    assert bodies == [b"below"] * 3
+    assert list(resource._resolved) == names[:1]
+
+
 async def test_a_link_of_a_folder_that_leads_elsewhere_shows_in_time(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from .._limits import Limits
     from ..http import FileCache
 
-# Names are short: 1 MiB or so.
+# So many names are remembered, of so many characters at most: 3 MiB with their paths, 9 where each
+# has a character of four bytes. Clients choose them, and there is no end to the names of one file
+# (`a//b`, `a///b`). Longer ones are looked up each time.
 _MOST_NAMES: Final = 4096
+_LONGEST_NAME: Final = 256
 # How long a link may still be followed after it was changed.
 _NAME_SECONDS: Final = 1.0
 
@@ -85,9 +88,10 @@ class StaticResource(web.StaticResource):
             if not isinstance(response, StockFileResponse):
                 return response
             path = str(response._path)
-            if len(self._resolved) >= _MOST_NAMES:
-                self._resolved.clear()
-            self._resolved[name] = path, monotonic() + _NAME_SECONDS
+            if len(name) <= _LONGEST_NAME:
+                if len(self._resolved) >= _MOST_NAMES:
+                    self._resolved.clear()
+                self._resolved[name] = path, monotonic() + _NAME_SECONDS
         return self._respond(path)
 
 

@@ -1333,6 +1333,10 @@ MENDED: list[tuple[dict[str, str], int]] = [
     ({"Range": "bytes=0-1,5-9"}, 206),
     ({"Range": "bytes=-0"}, 416),
     ({"target": "/" + "a" * 256}, 404),
+    ({"method": "POST", "Content_Length": "0", "Range": "bytes=0-9"}, 200),
+    ({"method": "POST", "Content_Length": "0", "Range": "bytes=5000-"}, 200),
+    ({"method": "POST", "Content_Length": "0", "If_None_Match": "*"}, 200),
+    ({"method": "POST", "Content_Length": "0", "If_Match": OTHER}, 200),
 ]
 
 

@@ -49,6 +49,9 @@ _SUFFIXES: Final = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
 ENCODINGS: Final = tuple(_SUFFIXES)
 # A request with any of these may be answered with something else than the whole file.
 _ASKS_MORE: Final = (hdrs.RANGE, *CONDITIONS)
+# Of others Range is to be ignored (RFC 9110, section 14.2), and conditions decide whether a request
+# is carried out at all (13.2.1), as it was when there is an answer.
+_CAN_VARY: Final = (hdrs.METH_GET, hdrs.METH_HEAD)
 # What aiohttp encodes by itself, its own favourite first.
 _COMPRESSIONS: Final = ("deflate", "gzip")
 STALL: Final = Limits(stall=60.0)
@@ -80,9 +83,10 @@ class FileResponse(StockFileResponse):
     the next response would be taken for the rest of this one. Both leave a line in the log
     "asend.aiohttp". In a handler that awaits `prepare` they are a ConnectionResetError.
 
-    Requests for one or several ranges, and conditions, are answered by RFC 9110; what is no range
-    gets 416, as from aiohttp. What `enable_compression` encodes has no ranges, and of a file
-    that was encoded beforehand there is one at a time: the whole is sent instead.
+    Requests for one or several ranges, and conditions, are answered by RFC 9110 where the method is
+    GET or HEAD; what is no range gets 416, as from aiohttp. What `enable_compression` encodes has
+    no ranges, and of a file that was encoded beforehand there is one at a time: the whole is sent
+    instead.
 
     Cancellation: the connection is aborted, as its peer was promised more.
     """
@@ -200,7 +204,8 @@ class FileResponse(StockFileResponse):
         content_type = headers.get(hdrs.CONTENT_TYPE) or _content_type(self._name)
         whole = Answer(200, {}, [(0, file.size)] if file.size else [], file.size)
         found = whole
-        if self._status == 200 and any(map(request.headers.__contains__, _ASKS_MORE)):
+        can_vary = self._status == 200 and request.method in _CAN_VARY
+        if can_vary and any(map(request.headers.__contains__, _ASKS_MORE)):
             found = answer(
                 partial(_field, request),
                 size=file.size,

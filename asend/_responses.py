@@ -169,8 +169,9 @@ class Response:
         path = os.path.abspath(path)
         try:
             found = await open_file(path, self._is_as_said)
-        except OSError as error:
-            # To the application an OSError would say that the client has left.
+        except (OSError, ValueError) as error:
+            # ValueError: no file can have this name, as one with NUL. To the application an OSError
+            # would say that the client has left.
             raise RuntimeError(f"cannot send {path!r}: {error}") from error
         length = found.size if self._length is None else self._length
         if length > found.size:
@@ -278,6 +279,7 @@ async def open_file(
     Raises:
         IrregularFileError: It is no regular file.
         OSError: It cannot be opened.
+        ValueError: No file can have this name.
     """
     found = None
     with suppress(KeyError):

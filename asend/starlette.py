@@ -158,7 +158,8 @@ def _path_of(path: str | os.PathLike[str]) -> str:
 async def _open(given: str | os.PathLike[str]) -> OpenFile:
     try:
         return await open_file(_path_of(given))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
+        # ValueError: no file can have this name, as one with NUL.
         raise RuntimeError(f"File at path {given} does not exist.") from None
     except IrregularFileError:
         raise RuntimeError(f"File at path {given} is not a file.") from None

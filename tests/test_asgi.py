@@ -383,7 +383,7 @@ def special(tmp_path: Path, what: str) -> Path:
 
 
 @ON_UVICORN
-@pytest.mark.parametrize("what", ["missing", "fifo", "directory"])
+@pytest.mark.parametrize("what", ["missing", "fifo", "directory", "nul\0", "half\ud800"])
 def test_what_is_no_file_is_an_error(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
 ) -> None:

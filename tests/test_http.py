@@ -455,6 +455,14 @@ def test_a_fifo_that_takes_the_place_of_a_file_is_not_waited_for(
         OpenFile(str(fifo))
 
 
+@pytest.mark.parametrize("name", ["nul\0", "half\ud800"])
+def test_a_name_that_no_file_can_have_is_a_value_error(name: str) -> None:
+    with pytest.raises(ValueError, match=r"null|surrogates"):
+        FileCache().look_up(name)
+    with pytest.raises(ValueError, match=r"null|surrogates"):
+        FileCache().look_beside([name])
+
+
 def test_a_large_file_is_not_kept(file: Path) -> None:
     cache = FileCache(largest=6)
     cache.look_up(str(file))

@@ -325,7 +325,13 @@ def test_a_range_field_that_is_there_twice_is_one_list(server: Server, path: Pat
 
 @ON_ONE
 @pytest.mark.parametrize(
-    ("what", "said"), [("missing", "does not exist"), ("fifo", "is not a file"), ("dir", "is not")]
+    ("what", "said"),
+    [
+        ("missing", "does not exist"),
+        ("fifo", "is not a file"),
+        ("dir", "is not"),
+        ("nul\0", "does not exist"),
+    ],
 )
 def test_what_is_no_file_is_an_error_as_it_is_in_stock(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str, said: str

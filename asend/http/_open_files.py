@@ -43,6 +43,7 @@ class OpenFile:
     Raises:
         IrregularFileError: What is at the path is no regular file.
         OSError: It cannot be opened.
+        ValueError: No file can have this name, as one with NUL.
     """
 
     __slots__ = ("_lock", "_pages", "_status", "file", "last_modified", "mtime", "size", "tag")
@@ -209,6 +210,7 @@ class FileCache:
         Raises:
             IrregularFileError: It is no regular file.
             OSError: It cannot be opened.
+            ValueError: No file can have this name, as one with NUL.
         """
         try:
             found = self._reuse(path, follows=True) or OpenFile(path)
@@ -222,6 +224,9 @@ class FileCache:
         """Return the files at some paths themselves, no links; None for what is no file.
 
         May wait: for a worker thread.
+
+        Raises:
+            ValueError: No file can have one of these names, as one with NUL.
         """
         return [self._look_beside(path) for path in paths]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 from functools import cache, partial
-from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from ._limits import Deadline
 from ._resets import Progress, is_too_slow
 from .streams import sendall, sendfile
 
@@ -65,7 +65,7 @@ class Sending:
         self._send = send
         self._begin = begin
         self._name = name
-        self._until = None if timeout is None else monotonic() + timeout
+        self._deadline = Deadline(timeout)
         self._limits = limits
         # Where there is no connection to end nobody asks whose error it is.
         if progress is not None and connection is not None:
@@ -138,7 +138,7 @@ class Sending:
         return sent
 
     async def _call(self, call: Call, stream: object) -> int | None:
-        left = None if self._until is None else max(0.0, self._until - monotonic())
+        left = self._deadline.left()
         return await call(stream, timeout=left, limits=self._limits, progress=self._progress)
 
     def _log(self, error: BaseException) -> None:

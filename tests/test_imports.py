@@ -103,7 +103,7 @@ ALLOWED: dict[str, set[str]] = {
     "http._encodings": set(),
     "http._answers": {"http._conditions", "http._ranges"},
     "http._open_files": {"_residency"},
-    "http._sending": {"_arguments", "streams"},
+    "http._sending": {"_arguments", "_limits", "streams"},
     "http": {
         "http._answers",
         "http._conditions",
@@ -113,7 +113,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "_resets": set(),
     "_uvicorn": {"_resets"},
-    "_bodies": {"_resets", "streams"},
+    "_bodies": {"_limits", "_resets", "streams"},
     "_responses": {
         "_arguments",
         "_bodies",
@@ -123,7 +123,7 @@ ALLOWED: dict[str, set[str]] = {
         "http",
     },
     "asgi": {"_arguments", "_responses"},
-    "aiohttp._bodies": {"", "http", "streams"},
+    "aiohttp._bodies": {"", "_limits", "http", "streams"},
     "aiohttp._file_responses": {
         "_arguments",
         "_limits",

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from .. import streams
+from .._limits import Deadline
 from ..http import TruncatedError
 
 if TYPE_CHECKING:
@@ -33,12 +34,9 @@ class Encoded:
         progress: Callable[[int], object] | None,
     ) -> None:
         self._transport = transport
-        self._until = None if timeout is None else monotonic() + timeout
+        self._deadline = Deadline(timeout)
         self._limits = limits
         self._progress = progress
-
-    def _left(self) -> float | None:
-        return None if self._until is None else max(0.001, self._until - monotonic())
 
     async def send(self, writer: StreamWriter, file: OpenFile) -> None:
         """Send the whole file by aiohttp's writer, which encodes it; wait for each block to go."""
@@ -59,7 +57,7 @@ class Encoded:
             grace = max(limits.grace - elapsed, len(block) / limits.min_rate)
             limits = replace(limits, grace=grace)
         # Nothing more, but when all that was written has gone.
-        await streams.sendall(self._transport, b"", timeout=self._left(), limits=limits)
+        await streams.sendall(self._transport, b"", timeout=self._deadline.left(), limits=limits)
         if self._progress is not None:
             self._progress(len(block))
 

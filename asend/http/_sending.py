@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from .._arguments import as_seconds, check_watchers
+from .._limits import Deadline
 from ..streams import sendall, sendfile
 
 if TYPE_CHECKING:
@@ -55,13 +55,9 @@ async def send_parts(
     Cancellation: as for `asend.sendall`; the peer was promised more then, too.
     """
     check_watchers(limits, progress)
-    seconds = as_seconds(timeout)
-    until = None if seconds is None else monotonic() + seconds
+    deadline = Deadline(as_seconds(timeout))
     if progress is not None:
         progress = _Body(progress, len(head))
-
-    def left() -> float | None:
-        return None if until is None else max(0.001, until - monotonic())
 
     pending = head
     for part in parts:
@@ -77,7 +73,9 @@ async def send_parts(
             # Not to be held for as long as the file takes.
             del first
         if offset < end or len(pending) > _SMALL:
-            await sendall(stream, pending, timeout=left(), limits=limits, progress=progress)
+            await sendall(
+                stream, pending, timeout=deadline.left(), limits=limits, progress=progress
+            )
             pending = b""
         if offset < end:
             sent = await sendfile(
@@ -85,7 +83,7 @@ async def send_parts(
                 file.file,
                 offset,
                 end - offset,
-                timeout=left(),
+                timeout=deadline.left(),
                 limits=limits,
                 progress=progress,
             )
@@ -93,7 +91,7 @@ async def send_parts(
                 missing = end - offset - sent
                 raise TruncatedError(f"the file ended {missing} bytes before its length")
     if pending:
-        await sendall(stream, pending, timeout=left(), limits=limits, progress=progress)
+        await sendall(stream, pending, timeout=deadline.left(), limits=limits, progress=progress)
 
 
 class _Body:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final, cast
 from . import _drivers
 from ._arguments import check_file
 from ._bodies import BODY, Sending, call_of, read_now
-from ._limits import Limits
 from ._uvicorn import connection_of
 from .http import FILES, OpenFile
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from ._arguments import BinaryFile
     from ._bodies import Message, Send
+    from ._limits import Limits
     from .http import Part
 
 
@@ -36,8 +36,6 @@ PATHSEND: Final = "http.response.pathsend"
 ZEROCOPYSEND: Final = "http.response.zerocopysend"
 # The key by which a `pathsend` offered here is known, and by which it may have a `FileBody`.
 OURS: Final = "asend"
-
-DEFAULT_LIMITS: Final = Limits(stall=60.0)
 
 
 @dataclass(frozen=True, slots=True)

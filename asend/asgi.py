@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from ._arguments import as_seconds, check_watchers
-from ._responses import DEFAULT_LIMITS, OURS, PATHSEND, ZEROCOPYSEND, Response
+from ._limits import DEFAULT_LIMITS
+from ._responses import OURS, PATHSEND, ZEROCOPYSEND, Response
 
 if TYPE_CHECKING:
     from ._limits import Limits

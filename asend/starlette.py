@@ -9,15 +9,8 @@ from starlette import responses
 
 from ._arguments import as_seconds, check_watchers
 from ._bodies import BODY
-from ._responses import (
-    DEFAULT_LIMITS,
-    OURS,
-    PATHSEND,
-    START,
-    FileBody,
-    Response,
-    open_file,
-)
+from ._limits import DEFAULT_LIMITS
+from ._responses import OURS, PATHSEND, START, FileBody, Response, open_file
 from .http import Answer, IrregularFileError, OpenFile, answer
 from .http._conditions import seconds_of
 

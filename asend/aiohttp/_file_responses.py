@@ -19,7 +19,7 @@ from aiohttp.web_fileresponse import CONTENT_TYPES, FALLBACK_CONTENT_TYPE
 from aiohttp.web_fileresponse import FileResponse as StockFileResponse
 
 from .._arguments import as_seconds, check_watchers
-from .._limits import Limits
+from .._limits import DEFAULT_LIMITS
 from .._resets import Progress, is_too_slow, reset
 from ..http import (
     CONDITIONS,
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import LooseHeaders, PathLike
     from multidict import CIMultiDict
 
+    from .._limits import Limits
+
 _log = logging.getLogger(__package__)
 
 # Sidecars: the same file, encoded beforehand. The server's favourite first.
@@ -54,7 +56,6 @@ _ASKS_MORE: Final = (hdrs.RANGE, *CONDITIONS)
 _CAN_VARY: Final = (hdrs.METH_GET, hdrs.METH_HEAD)
 # What aiohttp encodes by itself, its own favourite first.
 _COMPRESSIONS: Final = ("deflate", "gzip")
-STALL: Final = Limits(stall=60.0)
 
 
 class FileResponse(StockFileResponse):
@@ -100,7 +101,7 @@ class FileResponse(StockFileResponse):
         headers: LooseHeaders | None = None,
         *,
         timeout: float | None = None,
-        limits: Limits | None = STALL,
+        limits: Limits | None = DEFAULT_LIMITS,
         progress: Callable[[int], object] | None = None,
         encodings: Collection[str] = ENCODINGS,
         cache: FileCache | None = None,

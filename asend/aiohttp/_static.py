@@ -11,7 +11,8 @@ from aiohttp import web
 # By a name of its own: `web.FileResponse` may be ours, where an application puts it there.
 from aiohttp.web_fileresponse import FileResponse as StockFileResponse
 
-from ._file_responses import ENCODINGS, STALL, FileResponse
+from .._limits import DEFAULT_LIMITS
+from ._file_responses import ENCODINGS, FileResponse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
@@ -66,7 +67,7 @@ class StaticResource(web.StaticResource):
         self._respond = partial(
             FileResponse,
             timeout=options.pop("timeout", None),
-            limits=options.pop("limits", STALL),
+            limits=options.pop("limits", DEFAULT_LIMITS),
             encodings=options.pop("encodings", ENCODINGS),
             cache=options.pop("cache", None),
         )

@@ -11,7 +11,7 @@ from ._arguments import as_seconds, check_watchers
 from ._bodies import BODY
 from ._limits import DEFAULT_LIMITS
 from ._responses import OURS, PATHSEND, START, FileBody, Response, open_file
-from .http import Answer, IrregularFileError, OpenFile, answer
+from .http import CONDITIONS, Answer, IrregularFileError, OpenFile, answer
 from .http._conditions import seconds_of
 
 if TYPE_CHECKING:
@@ -25,17 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["FileResponse"]
 
 # The fields of a request that an answer depends on, as ASGI has them and as they are called.
-_ASKED: Final = {
-    name.lower().encode(): name
-    for name in (
-        "If-Match",
-        "If-Modified-Since",
-        "If-None-Match",
-        "If-Range",
-        "If-Unmodified-Since",
-        "Range",
-    )
-}
+_ASKED: Final = {name.lower().encode(): name for name in (*CONDITIONS, "If-Range", "Range")}
 # What is said of a content, and not to be said where there is none.
 _OF_CONTENT: Final = {
     b"content-disposition",

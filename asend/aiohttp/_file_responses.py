@@ -203,7 +203,7 @@ class FileResponse(StockFileResponse):
         etag = f'"{file.tag}"' if kind is None else f'"{file.tag}-{kind}"'
         headers = self._headers
         content_type = headers.get(hdrs.CONTENT_TYPE) or _content_type(self._name)
-        whole = Answer(200, {}, [(0, file.size)] if file.size else [], file.size)
+        whole = Answer.whole(file.size)
         found = whole
         can_vary = self._status == 200 and request.method in _CAN_VARY
         if can_vary and any(map(request.headers.__contains__, _ASKS_MORE)):

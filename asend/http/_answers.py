@@ -31,6 +31,11 @@ class Answer:
     parts: list[Part]
     nbytes: int | None
 
+    @classmethod
+    def whole(cls, size: int) -> Answer:
+        """Return the answer that is all of a file of this size."""
+        return cls(200, {}, [(0, size)] if size else [], size)
+
 
 def answer(
     get: Callable[[str], str | None],
@@ -62,7 +67,7 @@ def answer(
     status = _conditions.check(get, etag, mtime)
     if status != 200:
         return Answer(status, {}, [], None if status == 304 else 0)
-    whole = Answer(200, {}, [(0, size)] if size else [], size)
+    whole = Answer.whole(size)
     value, if_range = get("Range"), get("If-Range")
     if value is None or not (if_range is None or _conditions.is_unchanged(if_range, etag, mtime)):
         return whole

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ._limits import Deadline
 from ._resets import Progress, is_too_slow
+from .http import TruncatedError
 from .streams import sendall, sendfile
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Sending:
                 connection.reset()
             else:
                 connection.abort()
-            is_quiet = isinstance(error, (OSError, _TruncatedError)) or (
+            is_quiet = isinstance(error, (OSError, TruncatedError)) or (
                 # What asend says of a transport that uvicorn closes, or writes to, meanwhile.
                 was_lost and isinstance(error, RuntimeError)
             )
@@ -113,7 +114,7 @@ class Sending:
         for nbytes, call in calls:
             sent = await self._carry(nbytes, call)
             if sent is not None and sent < nbytes:
-                raise _TruncatedError(f"the file ended early: {sent} of {nbytes} bytes sent")
+                raise TruncatedError(f"the file ended early: {sent} of {nbytes} bytes sent")
         # Without bytes of its own it is only to tell the server.
         await self._send(body(b"", more=more))
 
@@ -142,15 +143,11 @@ class Sending:
         return await call(stream, timeout=left, limits=self._limits, progress=self._progress)
 
     def _log(self, error: BaseException) -> None:
-        is_of_file = isinstance(error, _TruncatedError) or not isinstance(
+        is_of_file = isinstance(error, TruncatedError) or not isinstance(
             error, (ConnectionError, TimeoutError, RuntimeError)
         )
         said = "; ".join([str(error), *getattr(error, "__notes__", [])])
         logger.log(logging.WARNING if is_of_file else logging.INFO, "%s: %s", self._name, said)
-
-
-class _TruncatedError(RuntimeError):
-    """A file has fewer bytes than were promised of it. No OSError: the client is still there."""
 
 
 def call_of(file: BinaryFile, part: Part) -> tuple[int, Call]:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asend.http import _answers, _conditions, _encodings, _open_files, _ranges, send_parts
+from asend.http import (
+    TruncatedError,
+    _answers,
+    _conditions,
+    _encodings,
+    _open_files,
+    _ranges,
+    send_parts,
+)
 from asend.http._open_files import FileCache, IrregularFileError, OpenFile
 
 if TYPE_CHECKING:
@@ -558,3 +566,18 @@ def test_wrong_options_are_refused_before_the_first_byte(
     asyncio.run(attempt())
 
     assert unix_peer.read_now() == b""
+
+
+def test_a_file_that_has_become_shorter_is_not_taken_for_a_lost_connection(
+    file: Path, unix_peer: Peer
+) -> None:
+    async def attempt() -> None:
+        found = OpenFile(str(file))
+        os.truncate(file, 3)
+        with pytest.raises(TruncatedError, match="ended 4 bytes before"):
+            await send_parts(unix_peer.sock, b"head", found, [(0, 7)])
+
+    asyncio.run(attempt())
+
+    assert not issubclass(TruncatedError, OSError)
+    assert unix_peer.read_now() == b"headcon"

@@ -113,7 +113,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "_resets": set(),
     "_uvicorn": {"_resets"},
-    "_bodies": {"_limits", "_resets", "streams"},
+    "_bodies": {"_limits", "_resets", "http", "streams"},
     "_responses": {
         "_arguments",
         "_bodies",

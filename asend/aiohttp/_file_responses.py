@@ -28,6 +28,7 @@ from ..http import (
     FileCache,
     IrregularFileError,
     OpenFile,
+    TruncatedError,
     answer,
     preferred,
     send_parts,
@@ -303,7 +304,7 @@ class FileResponse(StockFileResponse):
                 reset(transport)
             if is_theirs or isinstance(error, ConnectionError):
                 raise
-            if isinstance(error, OSError):
+            if isinstance(error, (OSError, TruncatedError)):
                 level = logging.INFO if is_too_slow(error) else logging.WARNING
                 _log.log(level, "%s %s: %s", request.method, request.rel_url, _in_short(error))
                 raise ConnectionResetError(str(error)) from error
@@ -344,7 +345,7 @@ def _checked(encodings: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in ENCODINGS if name in encodings)
 
 
-def _in_short(error: OSError) -> str:
+def _in_short(error: Exception) -> str:
     return "; ".join([str(error), *getattr(error, "__notes__", ())])
 
 

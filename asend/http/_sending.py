@@ -22,8 +22,11 @@ _SMALL: Final = 64 * 1024
 _FIRST: Final = 16 * 1024
 
 
-class TruncatedError(OSError):
-    """A file ended before the length that was promised of it: end the connection."""
+class TruncatedError(RuntimeError):
+    """A file ended before the length that was promised of it: end the connection.
+
+    It is no OSError, which would say that the client has left.
+    """
 
 
 async def send_parts(

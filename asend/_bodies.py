@@ -11,7 +11,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ._limits import Deadline
-from ._resets import Progress, is_too_slow
+from ._resets import Progress, in_short
 from .http import TruncatedError
 from .streams import sendall, sendfile
 
@@ -94,10 +94,7 @@ class Sending:
             if isinstance(self._progress, Progress) and self._progress.has_raised(error):
                 connection.abort()
                 raise
-            if is_too_slow(error):
-                connection.reset()
-            else:
-                connection.abort()
+            connection.end(error)
             is_quiet = isinstance(error, (OSError, TruncatedError)) or (
                 # What asend says of a transport that uvicorn closes, or writes to, meanwhile.
                 was_lost and isinstance(error, RuntimeError)
@@ -146,8 +143,8 @@ class Sending:
         is_of_file = isinstance(error, TruncatedError) or not isinstance(
             error, (ConnectionError, TimeoutError, RuntimeError)
         )
-        said = "; ".join([str(error), *getattr(error, "__notes__", [])])
-        logger.log(logging.WARNING if is_of_file else logging.INFO, "%s: %s", self._name, said)
+        level = logging.WARNING if is_of_file else logging.INFO
+        logger.log(level, "%s: %s", self._name, in_short(error))
 
 
 def call_of(file: BinaryFile, part: Part) -> tuple[int, Call]:

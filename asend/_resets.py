@@ -1,5 +1,7 @@
-"""What has ended a response: a slow peer, whose connection goes with what is on the way to it, or
-the `progress` of who sends, whose errors are no news of the peer.
+"""A response that has failed: whose error it is, how its connection ends, and what is said of it.
+
+A peer that was too slow loses its connection with all that is on the way to it, others just lose
+it; and what the `progress` of who sends has raised is no news of the peer.
 """
 
 from __future__ import annotations
@@ -45,16 +47,23 @@ class Progress:
         return error is theirs
 
 
-def reset(transport: asyncio.Transport) -> None:
-    """Abort a transport, and forget what the kernel has for its peer.
+def end(transport: asyncio.Transport, error: BaseException) -> None:
+    """Abort a transport because of an error of the call that was sending on it.
 
-    It may have some MB. If the connection was only closed, it would send them for as long as the
-    peer reads a byte now and then, which is no concern of any limit any more.
+    Of a peer that was too slow the kernel forgets what it has for it, too. It may have some MB, and
+    would send them for as long as the peer reads a byte now and then, which is no concern of any
+    limit any more.
 
     Source: SO_LINGER in socket(7); reset_timedout_connection of nginx does the same.
     """
-    sock = transport.get_extra_info("socket")
-    # The peer may have gone (ValueError: uvloop), and a transport have no socket to show.
-    with suppress(OSError, ValueError, AttributeError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
+    if is_too_slow(error):
+        sock = transport.get_extra_info("socket")
+        # The peer may have gone (ValueError: uvloop), and a transport have no socket to show.
+        with suppress(OSError, ValueError, AttributeError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
     transport.abort()
+
+
+def in_short(error: BaseException) -> str:
+    """Return what an error says, and its notes, in one line."""
+    return "; ".join([str(error), *getattr(error, "__notes__", ())])

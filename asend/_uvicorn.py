@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from ._resets import reset
+from ._resets import end
 
 if TYPE_CHECKING:
     import asyncio
@@ -69,11 +69,11 @@ class Connection:
         with suppress(AttributeError):
             self.transport.abort()
 
-    def reset(self) -> None:
-        """End it at once as that of a peer that was too slow."""
+    def end(self, error: BaseException) -> None:
+        """End it at once because of what has ended the response."""
         self._disconnect()
         with suppress(AttributeError):
-            reset(self.transport)
+            end(self.transport, error)
 
     def _disconnect(self) -> None:
         # As it would be told in a moment, and would log till then that there is more to send.

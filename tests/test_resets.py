@@ -9,7 +9,7 @@ import socket
 import pytest
 from conftest import ASYNCIO
 
-from asend._resets import is_too_slow, reset
+from asend._resets import end, in_short, is_too_slow
 
 
 @pytest.mark.anyio
@@ -24,7 +24,7 @@ async def test_a_transport_that_has_closed_meanwhile_may_be_reset() -> None:
         assert await asyncio.get_running_loop().sock_recv(theirs, 1) == b""
     await asyncio.sleep(0)
 
-    reset(writer.transport)
+    end(writer.transport, TimeoutError("stalled"))
 
     assert writer.transport.is_closing()
 
@@ -39,3 +39,12 @@ async def test_a_transport_that_has_closed_meanwhile_may_be_reset() -> None:
 )
 def test_only_a_limit_makes_a_peer_too_slow(error: OSError, is_limit: bool) -> None:
     assert is_too_slow(error) is is_limit
+
+
+def test_an_error_is_said_in_one_line_with_its_notes() -> None:
+    error = TimeoutError("stalled")
+    assert in_short(error) == "stalled"
+
+    error.add_note("3 of 5 bytes sent")
+
+    assert in_short(error) == "stalled; 3 of 5 bytes sent"

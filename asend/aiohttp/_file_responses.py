@@ -20,7 +20,7 @@ from aiohttp.web_fileresponse import FileResponse as StockFileResponse
 
 from .._arguments import as_seconds, check_watchers
 from .._limits import DEFAULT_LIMITS
-from .._resets import Progress, is_too_slow, reset
+from .._resets import Progress, end, in_short, is_too_slow
 from ..http import (
     CONDITIONS,
     FILES,
@@ -297,16 +297,15 @@ class FileResponse(StockFileResponse):
             await self.write_eof()
         except BaseException as error:  # cancelled, too: the peer was promised more
             was_lost = transport.is_closing()
-            is_theirs = progress is not None and progress.has_raised(error)
-            if is_theirs or not is_too_slow(error):
+            if progress is not None and progress.has_raised(error):
                 transport.abort()
-            else:
-                reset(transport)
-            if is_theirs or isinstance(error, ConnectionError):
+                raise
+            end(transport, error)
+            if isinstance(error, ConnectionError):
                 raise
             if isinstance(error, (OSError, TruncatedError)):
                 level = logging.INFO if is_too_slow(error) else logging.WARNING
-                _log.log(level, "%s %s: %s", request.method, request.rel_url, _in_short(error))
+                _log.log(level, "%s %s: %s", request.method, request.rel_url, in_short(error))
                 raise ConnectionResetError(str(error)) from error
             if was_lost and isinstance(error, RuntimeError):
                 # Nothing is begun on a transport that closes.
@@ -343,10 +342,6 @@ def _checked(encodings: Collection[str]) -> tuple[str, ...]:
     if unknown:
         raise ValueError(f"encodings are of {', '.join(ENCODINGS)} (got {sorted(unknown)})")
     return tuple(name for name in ENCODINGS if name in encodings)
-
-
-def _in_short(error: Exception) -> str:
-    return "; ".join([str(error), *getattr(error, "__notes__", ())])
 
 
 def _field(request: web.BaseRequest, name: str) -> str | None:

@@ -68,6 +68,7 @@ class Response:
     """
 
     __slots__ = (
+        "_connection",
         "_has_body",
         "_has_path",
         "_head",
@@ -77,15 +78,14 @@ class Response:
         "_length",
         "_limits",
         "_timeout",
-        "connection",
-        "to_server",
+        "_to_server",
     )
 
     def __init__(
         self, method: object, send: Send, timeout: float | None, limits: Limits | None
     ) -> None:
-        self.to_server = send
-        self.connection = connection_of(send)
+        self._to_server = send
+        self._connection = connection_of(send)
         self._is_head = method == "HEAD"
         self._timeout = timeout
         self._limits = limits
@@ -117,20 +117,20 @@ class Response:
             self._length = _length_of(self._head)
             self._is_held = self._length is not None
             if not self._is_held:
-                await self.to_server(self._head)
+                await self._to_server(self._head)
         else:
             if kind == BODY:
                 self._check_path(kind)
                 self._has_body = True
                 self._is_complete = not message.get("more_body", False)
             await self.begin()
-            await self.to_server(message)
+            await self._to_server(message)
 
     async def begin(self) -> None:
         """Send the start of the response, if it was held."""
         if self._is_held and self._head is not None:
             self._is_held = False
-            await self.to_server(self._head)
+            await self._to_server(self._head)
 
     def _check_path(self, kind: object) -> None:
         if self._has_path:
@@ -186,7 +186,7 @@ class Response:
     async def _send_small(
         self, path: object, body: FileBody, parts: list[Part], limits: Limits | None
     ) -> bool:
-        connection, head = self.connection, self._head
+        connection, head = self._connection, self._head
         if connection is None or head is None or not self._is_held:
             return False
         if connection.is_lost or connection.is_full:
@@ -229,7 +229,9 @@ class Response:
         limits: Limits | None,
         progress: Callable[[int], object] | None = None,
     ) -> Sending:
-        return Sending(self.connection, self.to_server, self.begin, name, timeout, limits, progress)
+        return Sending(
+            self._connection, self._to_server, self.begin, name, timeout, limits, progress
+        )
 
 
 class _Descriptor:

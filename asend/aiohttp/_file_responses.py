@@ -198,55 +198,68 @@ class FileResponse(StockFileResponse):
         if coding is not None:
             # Once is enough.
             self._compression = False
-        varies = varies or self._compression
-        compresses = self._choose_compression(request) if self._compression else None
-        kind = coding or compresses
-        etag = f'"{file.tag}"' if kind is None else f'"{file.tag}-{kind}"'
-        headers = self._headers
-        content_type = headers.get(hdrs.CONTENT_TYPE) or _content_type(self._name)
-        whole = Answer.whole(file.size)
-        found = whole
-        can_vary = self._status == 200 and request.method in _CAN_VARY
-        if can_vary and any(map(request.headers.__contains__, _ASKS_MORE)):
-            found = answer(
-                partial(_field, request),
-                size=file.size,
-                mtime=file.mtime,
-                etag=etag,
-                content_type=content_type,
-                malformed=416,
-                other_unit=416,
-            )
-            if (compresses and found.status in (206, 416)) or (coding and len(found.parts) > 1):
-                # What is encoded on its way has no parts before it was sent; and around several
-                # parts of what is encoded there is no place to say how.
-                found = whole
+        compression = self._choose_compression(request) if self._compression else None
+        content_type = self._headers.get(hdrs.CONTENT_TYPE) or _content_type(self._name)
+        selected = _Selected(file, coding, compression, content_type)
+        found = self._choose_answer(request, selected)
         if found.status in (412, 416):
-            headers.update(found.fields)
+            self._headers.update(found.fields)
             return await self._refuse(request, found.status)
-        headers[hdrs.ETAG] = etag
-        headers[hdrs.LAST_MODIFIED] = file.last_modified
-        if varies:
-            _vary(headers)
+        self._set_version(selected, varies=varies or self._compression)
         if found.nbytes is None:
             self.set_status(found.status)
             self._length_check = False
             return await self._prepare_as_stream(request)
-        headers[hdrs.CONTENT_TYPE] = content_type
-        headers[hdrs.ACCEPT_RANGES] = "none" if compresses else "bytes"
-        if coding is not None:
-            headers[hdrs.CONTENT_ENCODING] = coding
-        if found is not whole:
-            headers.update(found.fields)
-            self.set_status(found.status)
-        self.content_length = found.nbytes
+        self._set_content(selected, found)
         if not found.parts or must_be_empty_body(request.method, self._status):
             return await self._prepare_as_stream(request)
         if is_plain:
             # Only where there is nothing beside it, and so whatever codings a client takes.
-            plain = _Plain(file, found, headers.copy())
+            plain = _Plain(file, found, self._headers.copy())
             self._cache.remember(self._name, file, self._beside(), self._key, plain)
         return await self._send(request, file, found)
+
+    def _choose_answer(self, request: web.BaseRequest, selected: _Selected) -> Answer:
+        file = selected.file
+        whole = Answer.whole(file.size)
+        can_vary = self._status == 200 and request.method in _CAN_VARY
+        if not (can_vary and any(map(request.headers.__contains__, _ASKS_MORE))):
+            return whole
+        found = answer(
+            partial(_field, request),
+            size=file.size,
+            mtime=file.mtime,
+            etag=selected.etag,
+            content_type=selected.content_type,
+            malformed=416,
+            other_unit=416,
+        )
+        if selected.compression and found.status in (206, 416):
+            # What is encoded on its way has no parts before it was sent.
+            return whole
+        if selected.coding and len(found.parts) > 1:
+            # Around several parts of what is encoded there is no place to say how.
+            return whole
+        return found
+
+    def _set_version(self, selected: _Selected, *, varies: bool) -> None:
+        """Say which version of the file it is, of a 304 too."""
+        self._headers[hdrs.ETAG] = selected.etag
+        self._headers[hdrs.LAST_MODIFIED] = selected.file.last_modified
+        if varies:
+            _vary(self._headers)
+
+    def _set_content(self, selected: _Selected, found: Answer) -> None:
+        """Say what the body is, that of a HEAD too."""
+        headers = self._headers
+        headers[hdrs.CONTENT_TYPE] = selected.content_type
+        headers[hdrs.ACCEPT_RANGES] = "none" if selected.compression else "bytes"
+        if selected.coding is not None:
+            headers[hdrs.CONTENT_ENCODING] = selected.coding
+        if found.status == 206:
+            headers.update(found.fields)
+            self.set_status(found.status)
+        self.content_length = found.nbytes
 
     def _choose_compression(self, request: web.BaseRequest) -> str | None:
         """Have aiohttp compress by what the client takes; return what that is, None if nothing."""
@@ -269,7 +282,8 @@ class FileResponse(StockFileResponse):
     async def _send(
         self, request: web.BaseRequest, file: OpenFile, found: Answer
     ) -> AbstractStreamWriter | None:
-        # An answer without a body has none: the head goes with its first bytes.
+        # Not None, so that `_write_headers` puts the head there instead of writing it: it is to
+        # leave with the first bytes of the body.
         self._head = b""
         writer = cast("StreamWriter", await self._prepare_as_stream(request))
         transport = request.transport
@@ -326,6 +340,21 @@ class FileResponse(StockFileResponse):
         major, minor = self._req.version
         line = f"HTTP/{major}.{minor} {self._status} {self._reason}"
         self._head = _serialize_headers(line, self._headers)
+
+
+class _Selected(NamedTuple):
+    """What answers a request: a file, and how it is encoded."""
+
+    file: OpenFile
+    # Beforehand, and by aiohttp on its way.
+    coding: str | None
+    compression: str | None
+    content_type: str
+
+    @property
+    def etag(self) -> str:
+        kind = self.coding or self.compression
+        return f'"{self.file.tag}"' if kind is None else f'"{self.file.tag}-{kind}"'
 
 
 class _Plain(NamedTuple):

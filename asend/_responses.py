@@ -1,25 +1,19 @@
 """One response of an ASGI application, of which some messages are files: these are sent here.
 
-A response that announces its length is not begun before there
-is something of it to send, so that a file that is missing is still an error to the client, and a
-small one leaves with its head.
+A response that announces its length is not begun before there is something of it to send, so that
+a file that is missing is still an error to the client, and a small one leaves with its head.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import stat
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
-from . import _drivers
-from ._arguments import check_file
 from ._bodies import BODY, Sending, call_of, read_now
+from ._descriptors import ZEROCOPYSEND, Descriptor
+from ._lookups import open_file
 from ._uvicorn import connection_of
-from .http import FILES, OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,12 +22,11 @@ if TYPE_CHECKING:
     from ._arguments import BinaryFile
     from ._bodies import Message, Send
     from ._limits import Limits
-    from .http import Part
+    from .http import OpenFile, Part
 
 
 START: Final = "http.response.start"
 PATHSEND: Final = "http.response.pathsend"
-ZEROCOPYSEND: Final = "http.response.zerocopysend"
 # The key by which a `pathsend` offered here is known, and by which it may have a `FileBody`.
 OURS: Final = "asend"
 
@@ -208,7 +201,7 @@ class Response:
         self._check_order(ZEROCOPYSEND)
         file, offset, count = message["file"], message.get("offset"), message.get("count")
         more = bool(message.get("more_body", False))
-        raw = _Descriptor(file)
+        raw = Descriptor(file)
         first: Any = raw.position(file) if offset is None else offset  # as `check` finds out
         nbytes = raw.check(first, count)
         self._has_body = True
@@ -232,69 +225,6 @@ class Response:
         return Sending(
             self._connection, self._to_server, self.begin, name, timeout, limits, progress
         )
-
-
-class _Descriptor:
-    """What a `zerocopysend` names: an open descriptor, and not what its object makes of it.
-
-    That of gzip decompresses, and has a descriptor as well. It stays the application's.
-    """
-
-    def __init__(self, file: Any) -> None:  # what applications give, as all below
-        self._fd: int = file if isinstance(file, int) else file.fileno()
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def position(self, file: Any) -> Any:  # what applications give
-        """Return where to read if nobody says; not where a buffer has read to."""
-        return file.tell() if hasattr(file, "tell") else os.lseek(self._fd, 0, os.SEEK_CUR)
-
-    def set_position(self, file: Any, position: int) -> None:  # what applications give
-        """Let who reads on, or sends on, do it after what was sent."""
-        if hasattr(file, "seek"):
-            file.seek(position)
-        else:
-            os.lseek(self._fd, position, os.SEEK_SET)
-
-    def check(self, offset: Any, count: object) -> int:  # what applications give
-        """Return how many bytes there are to send, or refuse."""
-        check_file(cast("BinaryFile", self), offset, None)
-        status = os.fstat(self._fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise RuntimeError(f"{ZEROCOPYSEND} is for regular files")
-        if count is None:
-            size: int = status.st_size
-            return max(0, size - int(offset))
-        if not isinstance(count, int) or count < 0:
-            raise ValueError(f"count must be an integer, not negative (got {count!r})")
-        return count
-
-
-async def open_file(
-    path: str, accepts: Callable[[OpenFile], bool] = lambda found: True
-) -> OpenFile:
-    """Return the file at a path, looked up in a worker thread unless one is known and accepted.
-
-    Raises:
-        IrregularFileError: It is no regular file.
-        OSError: It cannot be opened.
-        ValueError: No file can have this name.
-    """
-    found = None
-    with suppress(KeyError):
-        found = FILES.find(path)
-    if found is None or not accepts(found):
-        found = await _in_thread(partial(FILES.look_up, path))
-    return found
-
-
-async def _in_thread(function: Callable[[], OpenFile]) -> OpenFile:
-    if _drivers.running().HAS_TRANSPORTS:
-        return await asyncio.get_running_loop().run_in_executor(None, function)
-    from anyio import to_thread
-
-    return await to_thread.run_sync(function)
 
 
 def _headers_of(start: Message) -> Any:  # of an application, and the server checks them

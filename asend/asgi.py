@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from ._arguments import as_seconds, check_watchers
+from ._descriptors import ZEROCOPYSEND
 from ._limits import DEFAULT_LIMITS
-from ._responses import OURS, PATHSEND, ZEROCOPYSEND, Response
+from ._responses import OURS, PATHSEND, Response
 
 if TYPE_CHECKING:
     from ._limits import Limits

@@ -10,7 +10,8 @@ from starlette import responses
 from ._arguments import as_seconds, check_watchers
 from ._bodies import BODY
 from ._limits import DEFAULT_LIMITS
-from ._responses import OURS, PATHSEND, START, FileBody, Response, open_file
+from ._lookups import open_file
+from ._responses import OURS, PATHSEND, START, FileBody, Response
 from .http import CONDITIONS, Answer, IrregularFileError, OpenFile, answer
 from .http._conditions import seconds_of
 

@@ -1,8 +1,8 @@
 """What HTTP asks of who answers with a file, whatever server or framework carries the answer.
 
 `FileCache` keeps files open, `preferred` chooses the coding, `answer` says which status and which
-parts of the file it is, and `send_parts` sends these. Blocking are `FileCache.look_up` and
-`look_beside` alone.
+parts of the file it is, and `send_parts` sends these. What opens files may wait for a disk, and is
+for a worker thread: `FileCache.look_up`, `look_beside` and `OpenFile(path)`. Nothing else blocks.
 """
 
 from ._answers import Answer, Part, answer

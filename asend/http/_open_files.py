@@ -33,6 +33,8 @@ class IrregularFileError(OSError):
 class OpenFile:
     """A regular file as it was when it was opened; closed with the last reference to it.
 
+    To open it may wait: for a worker thread.
+
     Attributes:
         file: To send it by.
         size: In bytes.

@@ -46,8 +46,11 @@ async def send_parts(
         head: Goes before the parts.
         file: Of which parts are sent.
         parts: As `answer` has them. Empty ones may be among them.
-        timeout: The most seconds for all of it. None: no limit.
-        limits: The pace that the peer has to keep.
+        timeout: The most seconds for all of it, however many pieces it goes in. 0 tries each once.
+            None: no limit.
+        limits: The pace that the peer has to keep. It is that of one call of `asend.sendall` or
+            `asend.sendfile`, and begins anew, its grace too, with each piece: the head with what is
+            small after it, and each larger part.
         progress: Called with each number of bytes of the parts, not the head, that were taken.
 
     Raises:

@@ -15,24 +15,10 @@ from typing import TYPE_CHECKING
 from . import figures, network, stored
 from .harness import Work, run
 from .recording import Recorder
+from .rows import ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-ROWS = (
-    "calls",
-    "wakeups",
-    "files",
-    "streams",
-    "handlers",
-    "file_server",
-    "pauses",
-    "cold",
-    "residency",
-    "many",
-    "imports",
-    "steps",
-)
 
 _PROGRAM = "python -m benchmarks"
 _REPORT = f"{_PROGRAM} report"
@@ -55,7 +41,10 @@ def _arguments() -> argparse.Namespace:
         "--dir", type=Path, default=Path(tempfile.gettempdir()), help="where to put files to send"
     )
     parser.add_argument(
-        "--output", type=Path, default=Path(__file__).parent / "results", help="where to write"
+        "--output",
+        type=Path,
+        default=Path(__file__).parent / "results",
+        help="where to write, in files of its own",
     )
     parser.add_argument(
         "--congestion",

@@ -76,7 +76,7 @@ def report(root: Path = ROOT) -> Iterator[str]:
         ValueError: What is stored are no results, or the README lacks a marker.
     """
     runs, loaded = load(root), load_under_load(root)
-    drawn, missing = plots([*runs, *([loaded] if loaded else [])])
+    drawn, missing = plots([*runs, *loaded])
     yield from missing
     readme = root / "README.md"
     text = with_results(readme.read_text(encoding="utf-8"), runs, loaded)
@@ -92,20 +92,25 @@ def report(root: Path = ROOT) -> Iterator[str]:
     yield f"{len(files)} files in {directory}, and the figures in {readme}"
 
 
-def with_results(readme: str, runs: Sequence[Run], loaded: Run | None) -> str:
-    """Return the README with the results of these runs, and of the one under load."""
+def with_results(readme: str, runs: Sequence[Run], loaded: Sequence[Run]) -> str:
+    """Return the README with the results of these runs, and of those under load."""
     drawn, _ = plots(runs)
     before, _, after = shown_in(readme)
     readme = before + figures(runs) + after
     before, _, after = _split(readme, _SERVER_BEGIN, _SERVER_END)
     readme = before + _pictures(drawn, "server") + after
-    before, _, after = _split(readme, _LOAD_BEGIN, _LOAD_END)
-    return before + ("" if loaded is None else _under_load(loaded)) + after
+    before, _, after = shown_under_load(readme)
+    return before + _under_load(loaded) + after
 
 
 def shown_in(readme: str) -> tuple[str, str, str]:
     """Split the README into what is before, in, and after its figures."""
     return _split(readme, _BEGIN, _END)
+
+
+def shown_under_load(readme: str) -> tuple[str, str, str]:
+    """Split the README into what is before, in, and after what has held under load."""
+    return _split(readme, _LOAD_BEGIN, _LOAD_END)
 
 
 def _split(readme: str, begin: str, end: str) -> tuple[str, str, str]:
@@ -193,9 +198,16 @@ def _result(target: Target) -> str:
     return f"{_median(target):.2f}{unit_of(target)}"
 
 
-def _under_load(run: Run) -> str:
-    """Return the plots of a run under load, and of each arm what its aims ask for."""
-    drawn, _ = plots([run])
+def _under_load(runs: Sequence[Run]) -> str:
+    """Return the plots of runs under load, and of each arm what its aims ask for."""
+    drawn, _ = plots(runs)
+    table = _folded(
+        "All that was asked for, and what was measured", "\n".join(map(_held_table, runs))
+    )
+    return "\n".join(filter(None, (_pictures(drawn, "load"), table)))
+
+
+def _held_table(run: Run) -> str:
     targets = [
         target for cases in run.rows.values() for case in cases for target in case["targets"]
     ]
@@ -208,8 +220,7 @@ def _under_load(run: Run) -> str:
     ]
     for case in itertools.chain.from_iterable(run.rows.values()):
         lines += _held(case)
-    table = _folded("All that was asked for, and what was measured", "\n".join(lines) + "\n")
-    return _pictures(drawn, "load") + "\n" + table
+    return "\n".join(lines) + "\n"
 
 
 def _held(case: Case) -> Iterator[str]:

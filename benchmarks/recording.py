@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import importlib
 import json
-import platform
 import traceback
 from collections.abc import Callable, Generator, Mapping
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.console import Console
 
 from . import machine, report
 from .harness import Case, Result, Skipped, Work
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # Wide enough for the names of two arms and five figures.
 _WIDTH = 130
@@ -39,10 +41,10 @@ class Recorder:
         self, output: Path, directory: Path, program: str, arguments: Mapping[str, object]
     ) -> None:
         output.mkdir(parents=True, exist_ok=True)
-        major, minor, _ = platform.python_version_tuple()
         self.has_failed = False
         self.results: list[Result] = []
-        self._base: Path = output / f"{major}.{minor}"
+        # A moment, so that no run takes the place of another one: `benchmarks.stored` says why.
+        self._base = output / f"{datetime.datetime.now():%Y-%m-%d-%H%M%S}"
         self._console = Console(width=_WIDTH, record=True, highlight=False)
         self._document: dict[str, Any] = {
             "machine": machine.describe(directory),
@@ -70,11 +72,9 @@ class Recorder:
             self._console.print(table)
         self._document["rows"].setdefault(row, []).append(report.as_json(result))
         text = self._console.export_text(clear=False)
-        # Not with_suffix: it would take the minor version for one.
-        Path(f"{self._base}.txt").write_text(text, encoding="utf-8")
-        Path(f"{self._base}.json").write_text(
-            json.dumps(self._document, indent=1) + "\n", encoding="utf-8"
-        )
+        document = json.dumps(self._document, indent=1) + "\n"
+        self._base.with_suffix(".txt").write_text(text, encoding="utf-8")
+        self._base.with_suffix(".json").write_text(document, encoding="utf-8")
 
 
 def _cases(module: str, work: Work) -> Generator[Case]:

@@ -1,4 +1,8 @@
-"""The results that are kept in the repository: what `python -m benchmarks report` shows."""
+"""The results that are kept in the repository: what `python -m benchmarks report` shows.
+
+Each run has files of its own, named after the moment at which it began. So a run of some rows, or
+with other options, costs no figures of another one; of each row the newest is shown.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-ROOT = Path(__file__).parent.parent
-# A later file replaces the rows that it has.
-RESULTS = (
-    "benchmarks/results/3.13.json",
-    "benchmarks/results/streams/3.13.json",
-    "benchmarks/results/handlers/3.13.json",
-    "benchmarks/results/file_server/3.13.json",
-)
+from .rows import ROWS
 
+ROOT = Path(__file__).parent.parent
+RESULTS = "benchmarks/results"
 # Of `python -m benchmarks.load`.
-UNDER_LOAD = "benchmarks/results/load/3.13.json"
+UNDER_LOAD = f"{RESULTS}/load"
 # What has measured, where the results do not say it.
 _PROGRAM = "python -m benchmarks"
 
@@ -57,38 +56,58 @@ class Run:
 
 
 def load(root: Path = ROOT) -> list[Run]:
-    """Return the stored runs, each with the rows that no later one replaces.
+    """Return the stored runs in the order of their rows, each with those that it has newest.
 
     Raises:
         ValueError: Nothing is stored, or a file is not what a run writes.
     """
-    runs = [_read(root / name) for name in RESULTS if (root / name).exists()]
+    runs = _newest(root / RESULTS)
     if not runs:
-        raise ValueError(f"no results are stored in {root / RESULTS[0]}")
-    replaced: set[str] = set()
-    for run in reversed(runs):
-        for row in replaced & run.rows.keys():
-            del run.rows[row]
-        replaced |= run.rows.keys()
-    return runs
+        raise ValueError(f"no results are stored in {root / RESULTS}")
+    return sorted(runs, key=lambda run: min(map(_place, run.rows)))
 
 
-def load_under_load(root: Path = ROOT) -> Run | None:
-    """Return the stored run under load; None: there is none.
+def load_under_load(root: Path = ROOT) -> list[Run]:
+    """Return the stored runs under load, each with the rows that it has newest.
 
     Raises:
-        ValueError: The file is not what a run writes.
+        ValueError: A file is not what a run writes.
     """
-    path = root / UNDER_LOAD
-    return _read(path) if path.exists() else None
+    return _newest(root / UNDER_LOAD)
+
+
+def _place(row: str) -> int:
+    return ROWS.index(row) if row in ROWS else len(ROWS)
+
+
+def _newest(directory: Path) -> list[Run]:
+    """Return the runs that have something to show, the newest first."""
+    found: list[Run] = []
+    seen: set[str] = set()
+    # By the moments that are their names.
+    for path in sorted(directory.glob("*.json"), reverse=True):
+        run = _read(path)
+        for row in run.rows.keys() & seen:
+            del run.rows[row]
+        seen |= run.rows.keys()
+        if run.rows:
+            found.append(run)
+    return found
 
 
 def _read(path: Path) -> Run:
+    """Return a run without the rows of which it measured nothing."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        machine, rounds = document["machine"], document["arguments"]["rounds"]
-        return Run(machine, rounds, document["rows"], document.get("program", _PROGRAM))
-    except (ValueError, LookupError, TypeError) as error:
+        machine, arguments = document["machine"], document["arguments"]
+        rows = {
+            row: cases
+            for row, cases in document["rows"].items()
+            # What tests the benchmarks is no result.
+            if not (arguments["quick"] or all(case["skipped"] for case in cases))
+        }
+        return Run(machine, arguments["rounds"], rows, document.get("program", _PROGRAM))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not what a run writes: {error!r}") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 import shutil
@@ -22,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 try:
     from benchmarks import drawing, figures, plots, stored, svg
+    from benchmarks.rows import ROWS
 finally:
     sys.path.remove(str(ROOT))
 
@@ -29,7 +29,7 @@ PLOTS = ROOT / "benchmarks" / "results" / "plots"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SVG = "{http://www.w3.org/2000/svg}"
 MARKED = ("figures", "plots of the server", "under load")
-ALL_RESULTS = (*stored.RESULTS, stored.UNDER_LOAD)
+STORED = sorted(path.relative_to(ROOT) for path in (ROOT / stored.RESULTS).rglob("*.json"))
 
 
 def report(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -40,7 +40,7 @@ def report(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """Return a folder with the stored results, and a README without any."""
-    for name in ALL_RESULTS:
+    for name in STORED:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "README.md").write_text(
@@ -60,10 +60,21 @@ def files(root: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def rewrite(project: Path, name: str, rows: dict[str, Any]) -> None:
-    path = project / name
-    document = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(document | {"rows": rows}), encoding="utf-8")
+def base(project: Path) -> Path:
+    """Return the oldest of the stored runs."""
+    return project / STORED[0]
+
+
+def rows_of(path: Path) -> dict[str, Any]:
+    rows: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return rows
+
+
+def write(path: Path, like: Path, rows: dict[str, Any], **arguments: bool) -> None:
+    """Write what a run with other rows, and else as that one, would write."""
+    document = json.loads(like.read_text(encoding="utf-8")) | {"rows": rows}
+    document["arguments"] |= arguments
+    path.write_text(json.dumps(document), encoding="utf-8")
 
 
 def test_one_command_makes_the_plots_and_the_readme_that_are_stored(project: Path) -> None:
@@ -77,10 +88,9 @@ def test_one_command_makes_the_plots_and_the_readme_that_are_stored(project: Pat
 
 def test_what_is_not_stored_is_skipped_with_a_message(project: Path) -> None:
     assert report("--root", project).returncode == 0
-    base, streams, handlers, server = stored.RESULTS
-    document = json.loads((project / base).read_text(encoding="utf-8"))
-    rewrite(project, base, {row: document["rows"][row] for row in ("calls", "pauses")})
-    for name in (streams, handlers, server, stored.UNDER_LOAD):
+    rows = rows_of(base(project))
+    write(base(project), base(project), {row: rows[row] for row in ("calls", "pauses")})
+    for name in STORED[1:]:
         (project / name).unlink()
 
     done = report("--root", project)
@@ -100,10 +110,9 @@ def test_what_is_not_stored_is_skipped_with_a_message(project: Path) -> None:
 
 
 def test_a_case_that_is_not_stored_is_skipped_with_a_message(project: Path) -> None:
-    base, *_ = stored.RESULTS
-    document = json.loads((project / base).read_text(encoding="utf-8"))
-    calls = [case for case in document["rows"]["calls"] if "UNIX" not in case["title"]]
-    rewrite(project, base, document["rows"] | {"calls": calls})
+    rows = rows_of(base(project))
+    calls = [case for case in rows["calls"] if "UNIX" not in case["title"]]
+    write(base(project), base(project), rows | {"calls": calls})
 
     done = report("--root", project)
 
@@ -117,8 +126,8 @@ def test_a_case_that_is_not_stored_is_skipped_with_a_message(project: Path) -> N
     ("damage", "message"),
     [
         (lambda root: shutil.rmtree(root / "benchmarks"), "no results are stored in"),
-        (lambda root: (root / stored.RESULTS[0]).write_text("{"), "is not what a run writes"),
-        (lambda root: (root / stored.RESULTS[0]).write_text("[]"), "is not what a run writes"),
+        (lambda root: base(root).write_text("{"), "is not what a run writes"),
+        (lambda root: base(root).write_text("[]"), "is not what a run writes"),
         (lambda root: (root / "README.md").write_text("# asend"), "<!-- figures --> is not there"),
         (lambda root: (root / "README.md").unlink(), "No such file or directory"),
     ],
@@ -247,7 +256,7 @@ def test_what_has_not_held_under_load_is_said(run: stored.Run) -> None:
     run.rows["more"] = [{"title": "attacks", "skipped": "no attacker", "arms": {}, "targets": []}]
     readme = "\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in MARKED) + "\n"
 
-    text = figures.with_results(readme, [], run)
+    text = figures.with_results(readme, [], [run])
 
     assert "1 of 2 aims are met." in text
     assert "| 1 MiB, <TLS> | uvloop | GB/s: 1.5 (>= 2x) **missed**; CPU s/GB: 3 (<= 4) |" in text
@@ -313,17 +322,48 @@ def test_zeros_can_be_drawn(run: stored.Run, measure: str) -> None:
     assert "0.00" in texts(drawn(nothing, plots.Panel("files", measure, "Title")))
 
 
-def test_a_later_run_replaces_the_rows_that_it_has(project: Path) -> None:
-    base, _, handlers, _ = stored.RESULTS
-    documents = [json.loads((project / name).read_text()) for name in (base, handlers)]
-    cases = copy.deepcopy(documents[0]["rows"]["calls"][:1])
-    rewrite(project, handlers, {"calls": cases})
+def test_each_row_is_that_of_the_newest_run_that_has_it(project: Path) -> None:
+    """A run of all rows is newer than the stored ones of some, and one of some newer yet."""
+    rows = rows_of(base(project))
+    again = rows | {"handlers": rows["calls"][:1]}
+    write(project / stored.RESULTS / "2100-01-01-000000.json", base(project), again)
+    one = {"calls": rows["calls"][:2]}
+    write(project / stored.RESULTS / "2100-01-02-000000.json", base(project), one)
+    before = {row for run in stored.load() for row in run.rows}
 
     runs = stored.load(project)
 
-    assert [sorted(run.rows) for run in runs][2] == ["calls"]
-    assert "calls" not in runs[0].rows
-    assert runs[2].rows["calls"] == cases
+    shown = {row: cases for run in runs for row, cases in run.rows.items()}
+    assert shown.keys() == before
+    assert shown["calls"] == one["calls"]
+    assert shown["handlers"] == again["handlers"]
+    assert sum(len(run.rows) for run in runs) == len(shown)
+    places = [min(map(ROWS.index, run.rows)) for run in runs]
+    assert places == sorted(places)
+
+
+def test_what_measured_nothing_replaces_nothing(project: Path) -> None:
+    rows = rows_of(base(project))
+    skipped = {"calls": [{"title": "the whole row", "skipped": "no network", "arms": {}}]}
+    directory = project / stored.RESULTS
+    write(directory / "2100-01-01-000000.json", base(project), skipped)
+    write(directory / "2100-01-02-000000.json", base(project), rows, quick=True)
+
+    assert stored.load(project) == stored.load()
+
+
+def test_runs_under_load_of_some_rows_are_shown_beside_others(project: Path) -> None:
+    directory = project / stored.UNDER_LOAD
+    (path,) = directory.iterdir()
+    rows = rows_of(path)
+    write(directory / "2100-01-01-000000.json", path, {"stop": rows["stop"][:1]})
+
+    assert report("--root", project).returncode == 0
+
+    _, text, _ = figures.shown_under_load((project / "README.md").read_text(encoding="utf-8"))
+    assert text.count("Measured on") == 2
+    assert text.count("| SIGTERM during") == sum(len(case["arms"]) for case in rows["stop"][:1])
+    assert "| kill -9 of" in text
 
 
 def _boxes(root: ElementTree.Element) -> Iterator[tuple[float, float, float, float, str]]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import os
 import socket
 from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import asend
 
@@ -15,25 +14,10 @@ from ..harness import Arm, Case, Measure, Sample, Target, Work
 from ..receivers import SIP, Address, receiver
 from ..sending import KIB, MIB, Stopwatch, connected, run_on
 
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
-
 _TIME = Measure("us per 16 KiB")
 _CPU = Measure("CPU us per 16 KiB")
-_ADMITTED = Measure("bytes per send", more_is_better=True, digits=0)
 
 _Send: TypeAlias = Callable[[socket.socket, bytes], Awaitable[object]]
-
-
-class _CountingSocket(socket.socket):
-    """Counts the sends that the kernel took, at the same price for every arm."""
-
-    sends = 0
-
-    def send(self, data: ReadableBuffer, flags: int = 0, /) -> int:
-        sent = super().send(data, flags)
-        self.sends += 1
-        return sent
 
 
 async def _by_loop(sock: socket.socket, data: bytes) -> None:
@@ -68,11 +52,7 @@ def cases(work: Work) -> Iterator[Case]:
 
 
 def _measure(runtime: str, send: _Send, address: Address, data: bytes) -> Sample:
-    with (
-        connected(address, SIP) as plain,
-        _CountingSocket(fileno=os.dup(plain.fileno())) as sock,
-    ):
-        sock.setblocking(False)
+    with connected(address, SIP) as sock:
         watch = Stopwatch()
 
         async def main() -> None:
@@ -80,10 +60,5 @@ def _measure(runtime: str, send: _Send, address: Address, data: bytes) -> Sample
                 await send(sock, data)
 
         run_on(runtime, main)
-        sends = sock.sends
     sips = len(data) / SIP
-    return {
-        _TIME: watch.seconds * 1e6 / sips,
-        _CPU: watch.cpu * 1e6 / sips,
-        _ADMITTED: len(data) / sends,
-    }
+    return {_TIME: watch.seconds * 1e6 / sips, _CPU: watch.cpu * 1e6 / sips}

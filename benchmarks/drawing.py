@@ -32,6 +32,8 @@ _TITLE, _HEADING, _BELOW_GROUP, _BELOW_PANEL = 17.0, 19.0, 3.0, 14.0
 _CAP, _DOT = 3.0, 3.5
 # How far a logarithmic scale goes beyond what is on it.
 _ROOM = 1.3
+# Ends a line of a command.
+_GOES_ON = " \\"
 # From the middle of a line to the foot of its letters.
 _FOOT = 4.0
 
@@ -197,8 +199,14 @@ def _small_print(plot: Plot, panels: Sequence[Shown]) -> Iterator[str]:
         about.append(f"{run.describe(*plot.versions)}; {run.date}.")
         yield from textwrap.wrap(" ".join(about), _SMALL_LETTERS)
         rows = dict.fromkeys(shown.panel.row for shown in panels if shown.run is run)
-        yield f"{run.program} --only {' '.join(rows)} --rounds {run.rounds}"
+        yield from _broken(run.command("--only", *rows, "--rounds", str(run.rounds)))
         about.clear()
+
+
+def _broken(command: str) -> list[str]:
+    """Return a command in lines of which all but the last end as a shell wants it."""
+    lines = textwrap.wrap(command, _SMALL_LETTERS - len(_GOES_ON), break_on_hyphens=False)
+    return [*(line + _GOES_ON for line in lines[:-1]), lines[-1]]
 
 
 def _about(panels: Sequence[Shown]) -> Iterator[str]:

@@ -245,12 +245,11 @@ def _held_aim(target: Target) -> str:
 
 def _table(run: Run) -> str:
     """Return the targets of a run, with what came of them."""
-    options = "" if run.congestion is None else f" --congestion {run.congestion}"
     lines = [
         f"Measured on {run.date}: {run.describe('uvloop', 'trio')}. Receivers are in another "
         "process, the arms of a row alternate in one run. Medians of the ratios of each round, "
         "quartiles in brackets; all samples are in [benchmarks/results](benchmarks/results), "
-        f"`python -m benchmarks{options}` measures anew, and `python -m benchmarks report` shows "
+        f"`{run.command()}` measures anew, and `python -m benchmarks report` shows "
         "here what is stored.",
         "",
         "| row | asend on | against | measure | result | aim |",

@@ -43,6 +43,14 @@ class Run:
         """TCP's congestion control. None: of a run of before it was looked at."""
         return self.machine.get("congestion control")
 
+    def command(self, *options: str) -> str:
+        """Return what measures anew, with these options."""
+        words = [self.program, *options]
+        # The load is that of the machine.
+        if self.congestion is not None and self.program == _PROGRAM:
+            words += ["--congestion", self.congestion]
+        return " ".join(words)
+
     def describe(self, *versions: str) -> str:
         """Return the machine, and Python with the versions of these packages, in a line."""
         machine = self.machine

@@ -301,6 +301,25 @@ def test_a_plot_says_what_is_compared_on_what_and_how_to_repeat_it(run: stored.R
     assert shown[-1] == "python -m benchmarks --only files --rounds 7"
 
 
+def test_a_command_names_the_congestion_control_that_was_measured(run: stored.Run) -> None:
+    rows = {"file_server": run.rows["files"]}
+    machine = run.machine | {"congestion control": "cubic"}
+    by_wrk = stored.Run(machine, 7, rows)
+    loaded = stored.Run(machine, 7, rows, "python -m benchmarks.load")
+
+    shown, under_load = (
+        texts(drawn(each, plots.Panel("file_server", "GB/s", "Title"))) for each in (by_wrk, loaded)
+    )
+
+    assert "".join(shown[-2:]).replace("\\", "") == (
+        "python -m benchmarks --only file_server --rounds 7 --congestion cubic"
+    )
+    assert all(svg.width_of(line, "small") <= drawing.WIDTH for line in shown[-2:])
+    assert shown[-2].endswith(" \\")
+    # It has no such option.
+    assert under_load[-1] == "python -m benchmarks.load --only file_server --rounds 7"
+
+
 def test_an_absolute_aim_is_a_line_across_the_bars(run: stored.Run) -> None:
     root = drawn(run, plots.Panel("files", "CPU s/GB", "Title"))
 

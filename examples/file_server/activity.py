@@ -46,7 +46,8 @@ class Line(NamedTuple):
     Args:
         client: The address, "" where the client came by a UNIX socket.
         moment: When, in seconds since the epoch.
-        request: The request line as it came: "GET /x HTTP/1.1".
+        request: The request line as it was understood, "GET /x HTTP/1.1"; "-" where it was not. Of
+            what was refused on the way the version is a guess.
         nbytes: How many bytes of the body went.
     """
 

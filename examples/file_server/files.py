@@ -104,7 +104,7 @@ class Resource:
         self.path = path
         self.variants = variants
         self.content_type = content_type
-        self.keys: list[Key] = []
+        self.keys: set[Key] = set()
         self.until = 0.0
 
     def best(self, codings: tuple[str, ...]) -> Variant:
@@ -185,7 +185,8 @@ class Files:
         resource = self._resources.pop(path, None)
         if resource is not None:
             self._held -= len(resource.variants)
-            for key in resource.keys:
+            # A thread may add another one meanwhile.
+            for key in [*resource.keys]:
                 self._known.pop(key, None)
 
     def _new(self, path: str, files: dict[str | None, OpenFile]) -> Resource:

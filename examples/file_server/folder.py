@@ -137,7 +137,7 @@ class Folder:
         # There are as many queries as anybody likes to make up, and they can be long.
         if b"?" not in request.target and len(key[0]) + len(key[1] or b"") <= MAX_KEY:
             self._known[key] = resource, variant
-            resource.keys.append(key)
+            resource.keys.add(key)
         return response
 
     def forget_old(self) -> None:
@@ -147,8 +147,9 @@ class Folder:
         for key, (resource, _) in [*self._known.items()]:
             if not self._files.has(resource):
                 self._known.pop(key, None)
-        for key in [*self._known][:-MAX_KNOWN]:
+        for key, (resource, _) in [*self._known.items()][:-MAX_KNOWN]:
             self._known.pop(key, None)
+            resource.keys.discard(key)
 
     def _choose(self, resource: Resource, request: Request) -> Variant:
         return resource.best(preferred(request.get("Accept-Encoding"), CODINGS))

@@ -20,6 +20,7 @@ from file_servers import (
     LOOPS,
     SHORT,
     Client,
+    Request,
     Server,
     request,
     serving,
@@ -36,6 +37,7 @@ SMALL = DATA[:60_000]
 # Where the file server draws the line, whatever the options.
 LONGEST_TARGET = 8 * 1024
 LARGEST_BODY = 64 * 1024
+MOST_KNOWN = 4096
 # What may be on the way in buffers of client, server and kernel, and more than that.
 MAX_UNREAD = 1024 * 1024
 
@@ -686,6 +688,22 @@ def test_a_small_file_is_as_it_is_when_it_is_looked_up_again(
     else:
         assert reply.body == file.read_bytes()
         assert reply.fields["etag"] != old.fields["etag"]
+
+
+def test_what_is_known_of_a_file_stays_bounded(root: Path, loop: str) -> None:
+    """However many codings clients make up: each is one more way to ask for the same answer."""
+    with serving(root, loop) as server:
+
+        def ask_in_many_ways() -> tuple[int, int]:
+            folder = server.service.folder
+            for number in range(MOST_KNOWN + 100):
+                fields = {b"accept-encoding": b"x%d" % number}
+                folder.respond(Request(target=b"/digits.txt", fields=fields))
+            folder.forget_old()
+            [resource] = {resource for resource, _ in folder._known.values()}
+            return len(folder._known), len(resource.keys)
+
+        assert server.run(ask_in_many_ways) == (MOST_KNOWN, MOST_KNOWN)
 
 
 def test_a_file_that_is_removed_does_not_stay_on_the_disk(file: Path, loop: str) -> None:

@@ -94,7 +94,10 @@ class Folder:
                 return text_response(HTTPStatus.SERVICE_UNAVAILABLE)
             return text_response(HTTPStatus.NOT_FOUND)
 
-    def _forbidden(self, path: str) -> HTTPStatus:
+    def _forbidden(self, path: object) -> HTTPStatus:
+        if not isinstance(path, str):
+            # Of what was open: that it may be served was seen before.
+            return HTTPStatus.FORBIDDEN
         try:
             self._confinement.check_path(os.path.realpath(path))
         except OSError:

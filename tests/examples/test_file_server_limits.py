@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import select
@@ -704,6 +705,20 @@ def test_what_is_known_of_a_file_stays_bounded(root: Path, loop: str) -> None:
             return len(folder._known), len(resource.keys)
 
         assert server.run(ask_in_many_ways) == (MOST_KNOWN, MOST_KNOWN)
+
+
+def test_a_file_that_opens_and_cannot_be_read_is_forbidden(
+    root: Path, loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS and /proc refuse the reading, by an error that names no file."""
+
+    def refuse(*_: object) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with serving(root, loop) as server, server.connect() as client:
+        monkeypatch.setattr(os, "pread", refuse)
+
+        assert client.get("/digits.txt").status == 403
 
 
 def test_a_file_that_is_removed_does_not_stay_on_the_disk(file: Path, loop: str) -> None:

@@ -19,7 +19,7 @@ try:
     from figures import Totals, count_text, seconds_text
     from listeners import bound_sockets, listen, own_sockets
     from options import Options, parse_options
-    from server import Stop, fit_open_files, loop_factory, serve
+    from server import Stop, fit_open_files, leave_stuck_threads, loop_factory, serve
     from service import Service
     from tls import tls_context
     from workers import READY, Orders, Supervisor
@@ -61,6 +61,8 @@ def main() -> None:
         if setup.options.workers == 1:
             with asyncio.Runner(loop_factory=setup.new_loop) as runner:
                 runner.run(serve_alone(setup))
+                stack.close()
+                leave_stuck_threads()
         else:
             sys.exit(supervise(setup))
 
@@ -162,6 +164,7 @@ def work(setup: Setup, orders: Orders) -> int:
         return 1
     with asyncio.Runner(loop_factory=setup.new_loop) as runner:
         runner.run(serve_as_told(setup, sockets, orders))
+        leave_stuck_threads()
     return 0
 
 

@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import os
 import resource
 import socket
+import sys
+import threading
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +35,8 @@ DESCRIPTORS_LEFT = 64
 MANY = 1000
 # asyncio complains once for each client that it cannot accept: this often is enough.
 COMPLAINT_SECONDS = 60
+# For threads to end that have nothing to do any more.
+THREADS_SECONDS = 1.0
 
 logger = logging.getLogger("file_server")
 
@@ -77,7 +82,21 @@ async def serve(
     for server in servers:
         # Not waited for: that would be for the connections too, which have a time limit.
         server.close()
-    return await _stopped(service, options.stop_timeout, stop)
+    try:
+        return await _stopped(service, options.stop_timeout, stop)
+    finally:
+        service.close()
+
+
+def leave_stuck_threads() -> None:
+    """End the process here if a thread waits for a disk: Python would wait for it, without end."""
+    moment = monotonic() + THREADS_SECONDS
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, moment - monotonic()))
+            if thread.is_alive():
+                sys.stdout.flush()
+                os._exit(0)
 
 
 async def _accepting(

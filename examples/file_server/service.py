@@ -35,7 +35,8 @@ class Service:
         date: For responses, as of this second.
         known: What parsers know again; see there.
         listings: How many folders are being listed.
-        listers: The threads that list them, so that large ones do not keep others from their files.
+        readers: The threads that look up and read files, asend's too.
+        listers: The threads that list folders, so that large ones keep nobody from files.
         is_stopping: No request is waited for any more.
     """
 
@@ -51,6 +52,7 @@ class Service:
         self.is_stopping = False
         self._now = monotonic()
         self.listings = 0
+        self.readers = ThreadPoolExecutor(thread_name_prefix="reading")
         self.listers = ThreadPoolExecutor(LISTERS, "listing")
         self._idle: asyncio.Future[None] | None = None
         limits = options.header_timeout, options.keep_alive, options.stall
@@ -61,8 +63,10 @@ class Service:
         return self._now
 
     def start(self) -> None:
-        """Begin to look at limits, in the running loop."""
-        self._tick(asyncio.get_running_loop())
+        """Begin to look at limits, and have threads read, in the running loop."""
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(self.readers)
+        self._tick(loop)
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         self._now = now = monotonic()
@@ -116,3 +120,8 @@ class Service:
             # Till it has been heard: a cancelled transfer closes its file.
             await asyncio.wait([self._idle], timeout=1)
         return left
+
+    def close(self) -> None:
+        """Let the threads end, after what they are just doing, which is not waited for."""
+        for threads in (self.readers, self.listers):
+            threads.shutdown(wait=False, cancel_futures=True)

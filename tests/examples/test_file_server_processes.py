@@ -496,6 +496,48 @@ def test_a_download_that_does_not_end_is_cut_off(
     assert ended.out.endswith(", 1 cut off in the end\n")
 
 
+# A disk that answers nothing: the read of the file with this name goes on for ever.
+STUCK = """
+import os, runpy, sys, time
+
+read = os.pread
+
+def wait(descriptor, *rest):
+    if os.readlink(f"/proc/self/fd/{descriptor}").endswith("stuck.txt"):
+        time.sleep(1000)
+    return read(descriptor, *rest)
+
+os.pread = wait
+del sys.argv[0]
+sys.path.insert(0, sys.argv[0])
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@linux_only
+@loops
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_disk_that_answers_nothing_does_not_hold_up_the_end(
+    tmp_path: Path, loop: str, workers: int
+) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "stuck.txt").write_text("never read")
+    options = ["--loop", loop, "--workers", workers, "--stall", "100ms", "--stop-timeout", "100ms"]
+    with (
+        started("-c", STUCK, FILE_SERVER, site, "--port", 0, *options) as (server, line),
+        Client(port_of(line)) as client,
+    ):
+        get(client, "/stuck.txt")
+        assert client.reply().status == 503
+
+        server.send_signal(signal.SIGTERM)
+        ended = end(server)
+
+    assert (ended.status, ended.err) == (0, "")
+    assert ", dropped 1 slow disk" in ended.out
+
+
 # Workers
 
 

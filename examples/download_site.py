@@ -49,7 +49,11 @@ HEADERS = {
 
 
 class Folder:
-    """The regular files of one folder: none that is hidden, none behind a link.
+    """The regular files of one folder: none that is hidden, none that is a link when it is found.
+
+    A response opens its file by the path, later. Who may write to the folder can put a link in its
+    place meanwhile, and have any file sent that the server may read: the example file server looks
+    at what was opened instead.
 
     All methods may wait for a disk and belong in a worker thread.
     """
@@ -126,7 +130,8 @@ def _parse_arguments(name: str, description: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=name,
         description=description,
-        epilog="Subfolders, hidden files and links are not served.",
+        epilog="Subfolders, hidden files and links are not served; but a link that somebody puts "
+        "in the place of a file as it is opened is. Give no folder that others may write to.",
     )
     parser.add_argument(
         "dir",

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import socket
+import sys
 
 import asend
 
@@ -12,7 +13,7 @@ MESSAGE = b"Hello! Every byte of this message arrives, or the server gets an err
 
 async def greet(client: socket.socket) -> None:
     """Send the message and close, which tells the client that it is complete."""
-    with client, contextlib.suppress(ConnectionError, TimeoutError):
+    with client, contextlib.suppress(OSError):  # The client has gone, or reads nothing.
         await asend.sock_sendall(client, MESSAGE, timeout=30)
 
 
@@ -24,7 +25,12 @@ async def serve(host: str, port: int) -> None:
         print("listening on {}:{}".format(*listener.getsockname()), flush=True)
         async with asyncio.TaskGroup() as clients:
             while True:
-                client, address = await loop.sock_accept(listener)
+                try:
+                    client, address = await loop.sock_accept(listener)
+                except OSError as error:
+                    print(f"cannot accept: {error}", flush=True)
+                    await asyncio.sleep(1)  # Too many are open, and some will end.
+                    continue
                 print("greeting {}:{}".format(*address), flush=True)
                 clients.create_task(greet(client))
 
@@ -36,8 +42,12 @@ def main() -> None:
         "--port", type=int, default=65432, help="default: %(default)s; 0: a free one"
     )
     arguments = parser.parse_args()
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         asyncio.run(serve(arguments.host, arguments.port))
+    except OSError as error:
+        sys.exit(f"hello_server: {error}")
+    except KeyboardInterrupt:
+        pass
 
 
 if __name__ == "__main__":

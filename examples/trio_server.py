@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import sys
 
 import trio
 
@@ -12,7 +13,7 @@ MESSAGE = b"Hello from trio!\n"
 
 async def greet(client: trio.socket.SocketType, path: str | None) -> None:
     """Send the message, then the file, and close."""
-    with client, contextlib.suppress(ConnectionError, TimeoutError):
+    with client, contextlib.suppress(OSError):  # The client, or the file, has gone.
         await asend.sock_sendall(client, MESSAGE, timeout=30)
         if path is not None:
             async with await trio.open_file(path, "rb") as file:
@@ -28,7 +29,12 @@ async def serve(host: str, port: int, path: str | None) -> None:
         print("listening on {}:{}".format(*listener.getsockname()), flush=True)
         async with trio.open_nursery() as clients:
             while True:
-                client, _ = await listener.accept()
+                try:
+                    client, _ = await listener.accept()
+                except OSError as error:
+                    print(f"cannot accept: {error}", flush=True)
+                    await trio.sleep(1)  # Too many are open, and some will end.
+                    continue
                 clients.start_soon(greet, client, path)
 
 
@@ -41,9 +47,14 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     try:
-        trio.run(serve, arguments.host, arguments.port, arguments.file)
-    except* KeyboardInterrupt:
-        pass  # Ctrl+C comes out of the nursery as a group.
+        if arguments.file is not None:
+            open(arguments.file, "rb").close()  # Asked here, where it has a plain answer.
+        try:
+            trio.run(serve, arguments.host, arguments.port, arguments.file)
+        except* KeyboardInterrupt:
+            pass  # Ctrl+C comes out of the nursery as a group.
+    except OSError as error:
+        sys.exit(f"trio_server: {error}")
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 
 def size_text(nbytes: float) -> str:
-    """Return `999 bytes`, `1.0 kB`, `23.4 MB` ...: units count by 1000."""
-    if nbytes < 999.5:
-        return f"{nbytes:.0f} bytes"
-    units = ["kB", "MB", "GB", "TB", "PB"]
-    nbytes /= 1000
-    # What would be rounded to 1000.0 is 1.0 of the next unit.
-    while nbytes >= 999.95 and len(units) > 1:
-        nbytes /= 1000
+    """Return `999 B`, `1.0 KiB`, `23.4 MiB` ...: units count by 1024."""
+    if nbytes < 1023.5:
+        return f"{nbytes:.0f} B"
+    units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
+    nbytes /= 1024
+    # What would be rounded to 1024.0 is 1.0 of the next unit.
+    while nbytes >= 1023.95 and len(units) > 1:
+        nbytes /= 1024
         del units[0]
     return f"{nbytes:.1f} {units[0]}"
 

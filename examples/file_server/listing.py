@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
+from figures import size_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -167,7 +169,7 @@ class _Totals:
     def __str__(self) -> str:
         numbers = [(self.folders, "folder"), (self.files, "file")]
         parts = [f"{number:,} {word}{'s' * (number > 1)}" for number, word in numbers if number]
-        return ", ".join([*parts, _size(self.nbytes)] if self.files else parts)
+        return ", ".join([*parts, size_text(self.nbytes)] if self.files else parts)
 
 
 def _html(path: str, entries: Iterable[Entry]) -> Iterator[str]:
@@ -211,7 +213,7 @@ def _row(entry: Entry) -> str:
     else:
         kind, slash = KINDS.get(entry.name.rpartition(".")[2].lower(), "other"), ""
         exact = "1 byte" if entry.nbytes == 1 else f"{entry.nbytes:,} bytes"
-        size = f'<data value="{entry.nbytes}" title="{exact}">{_size(entry.nbytes)}</data>'
+        size = f'<data value="{entry.nbytes}" title="{exact}">{size_text(entry.nbytes)}</data>'
     return (
         f'<tr class="{kind}"><td><a href="{link}{slash}">{_label(entry.name)}{slash}</a></td>'
         f"<td>{size}</td>"
@@ -227,17 +229,6 @@ def _label(name: str) -> str:
 def _text(text: str) -> str:
     # A parser makes a line feed of a carriage return, unless that is written as a reference.
     return escape(text).replace("\r", "&#13;")
-
-
-def _size(nbytes: int) -> str:
-    if nbytes < 1024:
-        return f"{nbytes} B"
-    size, units = nbytes / 1024, ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"]
-    # What would be rounded to 1024.0 is one of the next.
-    while size >= 1023.95 and len(units) > 1:
-        size /= 1024
-        del units[0]
-    return f"{size:.1f} {units[0]}"
 
 
 def _utc(mtime: float) -> str:

@@ -162,7 +162,7 @@ class LiveTable:
             table.add_column("", ratio=1)
         table.add_column("%", no_wrap=True, justify="right")
         if has_bar:
-            table.add_column("rate", no_wrap=True, justify="right", min_width=10)
+            table.add_column("rate", no_wrap=True, justify="right", min_width=12)
             table.add_column("left", no_wrap=True, justify="right", min_width=7)
         for transfer in [*under_way, *reversed(ended)]:
             rate, left = self._pace(transfer)

@@ -245,17 +245,17 @@ def test_the_version_is_said() -> None:
 @pytest.mark.parametrize(
     ("nbytes", "text"),
     [
-        (0, "0 bytes"),
-        (999, "999 bytes"),
-        (999.6, "1.0 kB"),
-        (1000, "1.0 kB"),
-        (999_949, "999.9 kB"),
-        (999_950, "1.0 MB"),
-        (5_000_000_000, "5.0 GB"),
-        (1e21, "1000000.0 PB"),
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1023.6, "1.0 KiB"),
+        (1024, "1.0 KiB"),
+        (1023.9 * 1024, "1023.9 KiB"),
+        (1023.96 * 1024, "1.0 MiB"),
+        (5 * 1024**3, "5.0 GiB"),
+        (2.0**80, "1048576.0 EiB"),
     ],
 )
-def test_sizes_are_said_in_units_of_a_thousand(load: Load, nbytes: float, text: str) -> None:
+def test_sizes_are_said_in_the_units_of_the_listing(load: Load, nbytes: float, text: str) -> None:
     assert load("figures").size_text(nbytes) == text
 
 
@@ -276,6 +276,6 @@ def test_totals_survive_the_way_from_another_process(load: Load) -> None:
 
     assert sum_ == Totals(4, 2_500_000, 1, 4, totals.dropped)
     assert sum_.text(65) == (
-        "stopped after 1m 5s, 4 requests, 2.5 MB, dropped 2 stalled, 1 slow header, "
+        "stopped after 1m 5s, 4 requests, 2.4 MiB, dropped 2 stalled, 1 slow header, "
         "1 cut off in the end, 4 lines not logged"
     )

@@ -465,7 +465,7 @@ def test_a_download_may_end_after_the_signal(root: Path, loop: str) -> None:
     assert len(rest) > BIG
     assert (ended.status, ended.err) == (0, "")
     assert "\n1 download may go on for 30s - Ctrl+C cuts them off\n" in ended.out
-    assert re.search(r"\nstopped after \S+, 2 requests, 33\.6 MB\n$", ended.out)
+    assert re.search(r"\nstopped after \S+, 2 requests, 32\.0 MiB\n$", ended.out)
 
 
 @linux_only

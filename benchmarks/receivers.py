@@ -63,6 +63,18 @@ def allow_files(nfiles: int) -> int:
     return nfiles
 
 
+def fit_files(wanted: int, each: int, others: int) -> tuple[int, str]:
+    """Raise the limit of open files for so many of something that has some each.
+
+    Returns:
+        How many there may be, and what is to be said of it where these are less than wanted.
+    """
+    limit = allow_files(each * wanted + others)
+    fitting = min(wanted, (limit - others) // each)
+    note = f"Not {wanted:,}: each takes {each} open files, and {limit:,} are allowed."
+    return fitting, note if fitting < wanted else ""
+
+
 def _discard(sock: socket.socket, nbytes: int, rest: float) -> None:
     """Read to the end, then close, which tells the sender that all of it was read."""
     block = bytearray(nbytes)

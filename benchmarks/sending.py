@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .receivers import Address
 
 T = TypeVar("T")
+SendBytes: TypeAlias = Callable[[socket.socket, bytes], Awaitable[object]]
 # Sends a file on a socket, or on what is opened on it.
 SendFile: TypeAlias = Callable[[Any, FileIO], Awaitable[object]]
 Opener: TypeAlias = Callable[[socket.socket], AbstractAsyncContextManager[object]]
@@ -180,6 +181,10 @@ def send_and_measure(
         run_on(runtime, main)
         measured = watch.of(path.stat().st_size)
     return measured | {PAUSE: pause} if watches_pauses else measured
+
+
+async def bytes_by_loop(sock: socket.socket, data: bytes) -> None:
+    await get_running_loop().sock_sendall(sock, data)
 
 
 async def by_asend(sock: socket.socket, file: FileIO) -> None:

@@ -81,8 +81,13 @@ class Server:
 
     def resident(self) -> int:
         """Return its resident memory in KiB."""
-        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+        return resident(self.pid)
+
+
+def resident(pid: int) -> int:
+    """Return the resident memory of a process in KiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 @contextlib.contextmanager

@@ -14,17 +14,18 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import servers
 from ..harness import Arm, Case, Measure, Sample, Skipped, Target, Work
 from . import probing
+from .connections import connections
 from .pattern import pattern
 from .senders import LOOPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from ..servers import Server
 
@@ -44,7 +45,7 @@ _LIMIT, _SHORT_LIMIT = 4.0, 1.0
 # What an attack may last beyond its beginning and the limit: the server looks four times in it.
 _SPARE = 6.0
 _BETWEEN = 0.02
-# Of /proc/net/tcp: what only listens, what waits for old segments, and what has ended.
+# States of sockets: what only listens, what waits for old segments, and what has ended.
 _OVER = ("0A", "06", "07")
 # Who asks whether the server is there is connected for some ms: what is left of attackers is what
 # was seen each of so many times.
@@ -161,6 +162,4 @@ def _connections(port: int) -> int:
     It keeps those that the server has closed for as long as something is to be sent on them. What
     an attacker sees of the end does not tell: it comes after all that there is to be read.
     """
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    states = [words[3] for words in map(str.split, lines) if words[1].endswith(f":{port:04X}")]
-    return sum(state not in _OVER for state in states)
+    return sum(each.port == port and each.state not in _OVER for each in connections())

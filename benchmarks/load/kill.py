@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from .. import servers
 from ..harness import Arm, Case, Measure, Sample, Target, Work
 from . import probing
+from .connections import connections
 from .downloads import Download, Downloads
 from .pattern import pattern
 from .senders import LOOPS
@@ -109,14 +110,14 @@ def _children(pid: int) -> set[int]:
 def _owned(pid: int, port: int, downloads: Sequence[Download]) -> list[Download]:
     """Return those downloads whose other end a process has."""
     sockets = _sockets(pid)
-    of_client = {client: inode for server, client, inode in _connections() if server == port}
+    of_client = {each.peer: each.inode for each in connections() if each.port == port}
     return [each for each in downloads if of_client.get(each.port) in sockets]
 
 
 def _has_new(server: Server, before: set[int]) -> bool:
     """Tell whether a worker that is new listens."""
     wanted = (server.port, 0)
-    listening = {inode for ours, theirs, inode in _connections() if (ours, theirs) == wanted}
+    listening = {each.inode for each in connections() if (each.port, each.peer) == wanted}
     return any(_sockets(new) & listening for new in _children(server.pid) - before)
 
 
@@ -141,14 +142,6 @@ def _wait_until(condition: Callable[[], bool], otherwise: str) -> None:
         if time.monotonic() > until:
             raise TimeoutError(otherwise)
         time.sleep(_BETWEEN)  # other processes: nothing tells
-
-
-def _connections() -> Iterator[tuple[int, int, str]]:
-    """Yield the local port, the remote one and the inode of each socket of TCP."""
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        words = line.split()
-        ours, theirs = (int(address.rpartition(":")[2], 16) for address in words[1:3])
-        yield ours, theirs, words[9]
 
 
 def _sockets(pid: int) -> set[str]:

@@ -11,12 +11,11 @@ import struct
 from enum import IntEnum
 from typing import NamedTuple
 
-_PERIOD = 1_000_003
+PERIOD = 1_000_003
 _SEED = 20
-_PATTERN = random.Random(_SEED).randbytes(_PERIOD)
+_PATTERN = random.Random(_SEED).randbytes(PERIOD)
 # Twice, so that any piece up to a period is one slice.
 _TWICE = memoryview(_PATTERN + _PATTERN)
-PERIOD = _PERIOD
 
 
 class Manner(IntEnum):
@@ -73,11 +72,11 @@ def verdict_of(data: bytes) -> Verdict:
 
 def pattern(nbytes: int) -> bytes:
     """Return so many bytes from the beginning of the pattern."""
-    whole, rest = divmod(nbytes, _PERIOD)
+    whole, rest = divmod(nbytes, PERIOD)
     return _PATTERN * whole + _PATTERN[:rest]
 
 
 def fits(data: memoryview, at: int) -> bool:
     """Tell whether a piece, of a period at most, is what has to be there."""
-    begin = at % _PERIOD
+    begin = at % PERIOD
     return data == _TWICE[begin : begin + len(data)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .. import slow_readers
 from ..harness import Arm, Case, Measure, Sample, Target, Work
 from ..loads import P99
-from ..receivers import allow_files
+from ..receivers import fit_files
 from ..slow_readers import Crowd, Pace
 from . import probing, senders
 
@@ -85,15 +85,9 @@ def cases(work: Work) -> Iterator[Case]:
 
 def _fitting(wanted: Crowd, descriptors: int) -> tuple[Crowd, str]:
     """Return as much of a crowd as the limit of open files allows, and what is to be said of it."""
-    limit = allow_files(descriptors * wanted.all + _OTHERS)
-    most = (limit - _OTHERS) // descriptors
-    if most >= wanted.all:
-        return wanted, ""
+    most, note = fit_files(wanted.all, descriptors, _OTHERS)
     readers = most * wanted.readers // wanted.all
-    return Crowd(readers, most - readers, wanted.nbytes), (
-        f"Not {wanted.stalled:,} and {wanted.readers:,}: calls that wait hold {descriptors} "
-        f"descriptors each, and {limit:,} open files are allowed."
-    )
+    return Crowd(readers, most - readers, wanted.nbytes), note
 
 
 def _measure(call: str, arm: str, crowd: Crowd, data: Path, echo: Path, work: Work) -> Sample:

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from .. import loads, servers, slow_readers, wrk
 from ..harness import CPU, RATE, Arm, Case, Measure, Sample, Target, Work
-from ..receivers import allow_files
+from ..receivers import fit_files
 from ..sending import KIB, MIB, new_file
 from ..servers import Server
 from ..slow_readers import Crowd, Pace
@@ -129,13 +129,8 @@ class _Bench:
 
 
 def _slow(work: Work, path: Path) -> Case:
-    wanted = work.pick(_READERS, 40)
-    allowed = (allow_files(_PER_READER * wanted + _OTHERS) - _OTHERS) // _PER_READER
-    nreaders = min(wanted, allowed)
+    nreaders, note = fit_files(work.pick(_READERS, 40), _PER_READER, _OTHERS)
     pace = Pace(0.1, 0.0, 0.1) if work.is_quick else Pace(ramp=10.0, settle=2.0, measured=8.0)
-    note = "Each sample is of a server of its own."
-    if nreaders < wanted:
-        note += f" Not {wanted:,}: the limit of open files does not allow it."
     return Case(
         f"{nreaders:,} connections that read 20 KB/s each",
         [Arm(name, partial(_read_slowly, name, path, nreaders, pace)) for name in _COMPARED],
@@ -143,7 +138,7 @@ def _slow(work: Work, path: Path) -> Case:
             Target(_OURS, _CPU_PER_SECOND, 2.0, [_NGINX]),
             Target(_OURS, _MEMORY, 16.0),
         ],
-        note=note,
+        note=f"Each sample is of a server of its own. {note}".strip(),
     )
 
 

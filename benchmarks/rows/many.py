@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
-from asyncio import ensure_future, get_running_loop
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TypeAlias
+from asyncio import ensure_future
+from typing import TYPE_CHECKING
 
 import anyio
 import trio
@@ -23,8 +23,12 @@ import trio
 import asend
 
 from ..harness import Arm, Case, Measure, Sample, Target, Work
-from ..receivers import allow_files, receiver
-from ..sending import RUNTIMES, run_on
+from ..receivers import allow_files, fit_files, receiver
+from ..sending import RUNTIMES, SendBytes, bytes_by_loop, run_on
+from ..servers import resident
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 _MEMORY = Measure("KiB per call")
 _IDLE = Measure("CPU ms in 2 s idle")
@@ -37,12 +41,6 @@ _PER_CALL = 2
 # Less than the smallest send buffer of a UNIX socket cannot wait.
 _DATA = bytes(256 * 1024)
 
-_Send: TypeAlias = Callable[[socket.socket, bytes], Awaitable[object]]
-
-
-async def _by_loop(sock: socket.socket, data: bytes) -> None:
-    await get_running_loop().sock_sendall(sock, data)
-
 
 async def _by_nothing(sock: socket.socket, data: bytes) -> None:
     await anyio.sleep_forever()
@@ -52,19 +50,17 @@ async def _by_trio(sock: socket.socket, data: bytes) -> None:
     await trio.SocketStream(trio.socket.from_stdlib_socket(sock)).send_all(data)
 
 
-_ARMS: dict[str, tuple[str, _Send]] = {
+_ARMS: dict[str, tuple[str, SendBytes]] = {
     **{f"asend, {runtime}": (runtime, asend.sock_sendall) for runtime in RUNTIMES},
-    "loop.sock_sendall, asyncio": ("asyncio", _by_loop),
-    "loop.sock_sendall, uvloop": ("uvloop", _by_loop),
+    "loop.sock_sendall, asyncio": ("asyncio", bytes_by_loop),
+    "loop.sock_sendall, uvloop": ("uvloop", bytes_by_loop),
     "SocketStream.send_all, trio": ("trio", _by_trio),
     **{f"a task that sleeps, {runtime}": (runtime, _by_nothing) for runtime in RUNTIMES},
 }
 
 
 def cases(work: Work) -> Iterator[Case]:
-    wanted = work.pick(_CALLS, 100)
-    ncalls = min(wanted, (allow_files(_PER_CALL * wanted + _OTHERS) - _OTHERS) // _PER_CALL)
-    is_less = f"Not {wanted:,}: the limit of open files does not allow it."
+    ncalls, note = fit_files(work.pick(_CALLS, 100), _PER_CALL, _OTHERS)
     yield Case(
         f"{ncalls:,} pending calls",
         [Arm(name, functools.partial(_measure, name, ncalls)) for name in _ARMS],
@@ -73,7 +69,7 @@ def cases(work: Work) -> Iterator[Case]:
             for runtime in RUNTIMES
             for measure, bound in ((_MEMORY, 4.0), (_IDLE, 10.0))
         ],
-        note=is_less if ncalls < wanted else "",
+        note=note,
     )
 
 
@@ -84,12 +80,6 @@ def _measure(arm: str, ncalls: int) -> Sample:
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     memory, idle = json.loads(output)
     return {_MEMORY: memory, _IDLE: idle}
-
-
-def _resident() -> int:
-    """Return the resident memory of this process in KiB."""
-    with open("/proc/self/status", encoding="utf-8") as lines:
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
 def _fill(address: str) -> socket.socket:
@@ -118,16 +108,16 @@ async def _task_starter() -> AsyncIterator[Callable[..., object]]:
             task.cancel()
 
 
-async def _wait_for_all(send: _Send, sockets: list[socket.socket]) -> tuple[float, float]:
+async def _wait_for_all(send: SendBytes, sockets: list[socket.socket]) -> tuple[float, float]:
     async with _task_starter() as start_soon:
         # What the first call loads or caches is not the price of the ten thousandth.
         start_soon(send, sockets[0], _DATA)
         await anyio.sleep(0.1)
-        before = _resident()
+        before = resident(os.getpid())
         for sock in sockets[1:]:
             start_soon(send, sock, _DATA)
         await anyio.sleep(1)
-        memory = (_resident() - before) / (len(sockets) - 1)
+        memory = (resident(os.getpid()) - before) / (len(sockets) - 1)
         start = time.process_time()
         await anyio.sleep(_SECONDS)
         idle = (time.process_time() - start) * 1000

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import functools
-import socket
-from asyncio import get_running_loop
-from collections.abc import Awaitable, Callable, Iterator
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 import asend
 
 from ..harness import Arm, Case, Measure, Sample, Target, Work
 from ..receivers import SIP, Address, receiver
-from ..sending import KIB, MIB, Stopwatch, connected, run_on
+from ..sending import KIB, MIB, SendBytes, Stopwatch, bytes_by_loop, connected, run_on
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _TIME = Measure("us per 16 KiB")
 _CPU = Measure("CPU us per 16 KiB")
 
-_Send: TypeAlias = Callable[[socket.socket, bytes], Awaitable[object]]
-
-
-async def _by_loop(sock: socket.socket, data: bytes) -> None:
-    await get_running_loop().sock_sendall(sock, data)
-
-
-_ARMS: dict[str, tuple[str, _Send]] = {
+_ARMS: dict[str, tuple[str, SendBytes]] = {
     "asend, asyncio": ("asyncio", asend.sock_sendall),
-    "loop.sock_sendall, asyncio": ("asyncio", _by_loop),
+    "loop.sock_sendall, asyncio": ("asyncio", bytes_by_loop),
     "asend, uvloop": ("uvloop", asend.sock_sendall),
-    "loop.sock_sendall, uvloop": ("uvloop", _by_loop),
+    "loop.sock_sendall, uvloop": ("uvloop", bytes_by_loop),
     "asend, trio": ("trio", asend.sock_sendall),
 }
 
@@ -51,7 +44,7 @@ def cases(work: Work) -> Iterator[Case]:
         )
 
 
-def _measure(runtime: str, send: _Send, address: Address, data: bytes) -> Sample:
+def _measure(runtime: str, send: SendBytes, address: Address, data: bytes) -> Sample:
     with connected(address, SIP) as sock:
         watch = Stopwatch()
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .plots import Bar, Plot, Shown
-    from .stored import Target
+    from .stored import Aim
 
 _Scale: TypeAlias = Callable[[float], float]
 
@@ -61,9 +61,9 @@ def _described(shown: Shown) -> str:
     parts = [f"asend {_range([bar.median for bar in ours])}"] if ours else []
     parts += [f"others {_range([bar.median for bar in others])}"] if others else []
     text = f"{', '.join(parts)} ({shown.panel.scale})"
-    targets = list(shown.targets())
-    if targets:
-        text += f"; aims met: {sum(target['met'] for target in targets)} of {len(targets)}"
+    aims = list(shown.aims())
+    if aims:
+        text += f"; aims met: {sum(aim['met'] for aim in aims)} of {len(aims)}"
     return text
 
 
@@ -167,7 +167,7 @@ class _Frame:
         return marks | {aim: f"aim {aim:g}" for aim in self._aims()}
 
     def _aims(self) -> set[float]:
-        return {float(target["bound"]) for target in self.shown.targets() if not target["against"]}
+        return {float(aim["bound"]) for aim in self.shown.aims() if not aim["against"]}
 
 
 def _name(bar: Bar) -> str:
@@ -179,18 +179,18 @@ def _median(bar: Bar) -> str:
 
 
 def _results(bar: Bar) -> str:
-    return " ".join(filter(None, map(_result, bar.targets)))
+    return " ".join(filter(None, map(_result, bar.aims)))
 
 
 def _kind(bar: Bar) -> str:
     return "ours" if bar.is_ours else "others"
 
 
-def _result(target: Target) -> str:
+def _result(aim: Aim) -> str:
     ratio = ""
-    if target["against"]:
-        ratio = f"{target['result']['median']:.2f}{unit_of(target)}"
-    return ratio if target["met"] else f"{ratio} missed".strip()
+    if aim["against"]:
+        ratio = f"{aim['result']['median']:.2f}{unit_of(aim)}"
+    return ratio if aim["met"] else f"{ratio} missed".strip()
 
 
 def _small_print(plot: Plot, panels: Sequence[Shown]) -> Iterator[str]:
@@ -211,10 +211,10 @@ def _broken(command: str) -> list[str]:
 
 def _about(panels: Sequence[Shown]) -> Iterator[str]:
     against = [
-        shown.panel.name(target["against"])
+        shown.panel.name(aim["against"])
         for shown in panels
-        for target in shown.targets()
-        if target["against"]
+        for aim in shown.aims()
+        if aim["against"]
     ]
     if against:
         yield f"x: median of the ratios of each round, to {'; '.join(dict.fromkeys(against))}."

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from . import drawing
 from .plots import PLOTS, Missing, Plot, Shown, pick
-from .stored import ROOT, aim_of, load, load_under_load, unit_of
+from .stored import ROOT, aim_text, load, load_under_load, unit_of
 from .svg import THEMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from .stored import Case, Run, Target
+    from .stored import Aim, Case, Run
 
 _DIRECTORY = "benchmarks/results/plots"
 _BEGIN, _END = "<!-- figures -->\n", "<!-- /figures -->\n"
@@ -123,7 +123,7 @@ def _split(readme: str, begin: str, end: str) -> tuple[str, str, str]:
 
 
 def figures(runs: Sequence[Run] | None = None) -> str:
-    """Return what was aimed at and what was not reached, plots, and the tables of all targets."""
+    """Return what was aimed at and what was not reached, plots, and the tables of all aims."""
     runs = load() if runs is None else runs
     drawn, _ = plots(runs)
     parts = (
@@ -148,12 +148,12 @@ def _folded(title: str, text: str) -> str:
 def _summary(runs: Sequence[Run]) -> str:
     """Return how many aims are met, and row by row which are not."""
     rows = {
-        row: [target for case in cases for target in case["targets"]]
+        row: [aim for case in cases for aim in case["aims"]]
         for run in runs
         for row, cases in run.rows.items()
     }
     met, missed, skipped = (
-        [target for of_row in rows.values() for target in of_row if target["met"] is outcome]
+        [aim for of_row in rows.values() for aim in of_row if aim["met"] is outcome]
         for outcome in (True, False, None)
     )
     text = f"{len(met)} of {len(met) + len(missed)} aims are met"
@@ -168,34 +168,34 @@ def _summary(runs: Sequence[Run]) -> str:
     return text + "\n".join(filter(None, lines)) + "\n"
 
 
-def _is_unsure(target: Target) -> bool:
-    result, bound = target["result"], float(target["bound"])
+def _is_unsure(aim: Aim) -> bool:
+    result, bound = aim["result"], float(aim["bound"])
     return round(float(result["low"]), 2) <= bound <= round(float(result["high"]), 2)
 
 
-def _missed(row: str, targets: Sequence[Target]) -> str:
+def _missed(row: str, aims: Sequence[Aim]) -> str:
     """Return in a line what a row misses, by what is aimed at; nothing if it misses nothing."""
-    targets = [target for target in targets if target["result"]]
+    aims = [aim for aim in aims if aim["result"]]
     parts = []
-    for kind in dict.fromkeys((target["measure"], aim_of(target)) for target in targets):
-        alike = [target for target in targets if (target["measure"], aim_of(target)) == kind]
-        missed = sorted((target for target in alike if not target["met"]), key=_median)
+    for kind in dict.fromkeys((aim["measure"], aim_text(aim)) for aim in aims):
+        alike = [aim for aim in aims if (aim["measure"], aim_text(aim)) == kind]
+        missed = sorted((aim for aim in alike if not aim["met"]), key=_median)
         if missed:
             measure, aim = kind
-            results = dict.fromkeys(_result(target) for target in (missed[0], missed[-1]))
+            results = dict.fromkeys(_result(aim) for aim in (missed[0], missed[-1]))
             parts.append(
                 f"{measure} {' to '.join(results)} instead of {aim} ({len(missed)} of {len(alike)})"
             )
     return f"* `{row}`: {'; '.join(parts)}" if parts else ""
 
 
-def _median(target: Target) -> float:
-    median: float = target["result"]["median"]
+def _median(aim: Aim) -> float:
+    median: float = aim["result"]["median"]
     return median
 
 
-def _result(target: Target) -> str:
-    return f"{_median(target):.2f}{unit_of(target)}"
+def _result(aim: Aim) -> str:
+    return f"{_median(aim):.2f}{unit_of(aim)}"
 
 
 def _under_load(runs: Sequence[Run]) -> str:
@@ -208,10 +208,8 @@ def _under_load(runs: Sequence[Run]) -> str:
 
 
 def _held_table(run: Run) -> str:
-    targets = [
-        target for cases in run.rows.values() for case in cases for target in case["targets"]
-    ]
-    met, missed = (sum(target["met"] is outcome for target in targets) for outcome in (True, False))
+    aims = [aim for cases in run.rows.values() for case in cases for aim in case["aims"]]
+    met, missed = (sum(aim["met"] is outcome for aim in aims) for outcome in (True, False))
     lines = [
         f"Measured on {run.date}: {run.describe('uvloop')}. {met} of {met + missed} aims are met.",
         "",
@@ -228,23 +226,23 @@ def _held(case: Case) -> Iterator[str]:
     if case["skipped"]:
         yield f"| {case['title']} | - | skipped: {case['skipped']} |"
     for arm in case["arms"]:
-        targets = [target for target in case["targets"] if target["arm"] == arm]
-        if targets:
-            text = "; ".join(map(_held_aim, targets))
+        aims = [aim for aim in case["aims"] if aim["arm"] == arm]
+        if aims:
+            text = "; ".join(map(_held_aim, aims))
             yield f"| {case['title']} | {arm.removeprefix('asend, ')} | {text} |"
 
 
-def _held_aim(target: Target) -> str:
-    if target["result"] is None:
-        return f"{target['measure']}: skipped"
-    missed = "" if target["met"] else " **missed**"
-    median = _median(target)
+def _held_aim(aim: Aim) -> str:
+    if aim["result"] is None:
+        return f"{aim['measure']}: skipped"
+    missed = "" if aim["met"] else " **missed**"
+    median = _median(aim)
     shown = f"{median:.3g}" if abs(median) < 1000 else f"{median:,.0f}"
-    return f"{target['measure']}: {shown} ({aim_of(target)}){missed}"
+    return f"{aim['measure']}: {shown} ({aim_text(aim)}){missed}"
 
 
 def _table(run: Run) -> str:
-    """Return the targets of a run, with what came of them."""
+    """Return the aims of a run, with what came of them."""
     lines = [
         f"Measured on {run.date}: {run.describe('uvloop', 'trio')}. Receivers are in another "
         "process, the arms of a row alternate in one run. Medians of the ratios of each round, "
@@ -257,25 +255,25 @@ def _table(run: Run) -> str:
     ]
     for row, cases in run.rows.items():
         for case in cases:
-            lines += [_line(f"{row}: {case['title']}", target) for target in case["targets"]]
+            lines += [_line(f"{row}: {case['title']}", aim) for aim in case["aims"]]
     return "\n".join(lines) + "\n"
 
 
-def _line(title: str, target: Target) -> str:
-    result = target["result"]
+def _line(title: str, aim: Aim) -> str:
+    result = aim["result"]
     shown = "skipped"
     if result is not None:
-        shown = _result(target)
+        shown = _result(aim)
         low, high = (f"{result[name]:.2f}" for name in ("low", "high"))
         if low != high:
             shown += f" [{low}..{high}]"
-    missed = " **missed**" if target["met"] is False else ""
+    missed = " **missed**" if aim["met"] is False else ""
     cells = (
         title,
-        target["arm"].removeprefix("asend, "),
-        target["against"] or "-",
-        target["measure"],
+        aim["arm"].removeprefix("asend, "),
+        aim["against"] or "-",
+        aim["measure"],
         shown + missed,
-        aim_of(target),
+        aim_text(aim),
     )
     return f"| {' | '.join(cells)} |"

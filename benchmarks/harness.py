@@ -53,7 +53,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Target:
+class Aim:
     """What one arm has to reach.
 
     Args:
@@ -93,7 +93,7 @@ class Case:
 
     title: str
     arms: Sequence[Arm] = ()
-    targets: Sequence[Target] = ()
+    aims: Sequence[Aim] = ()
     repeat: int = 1
     note: str = ""
     skipped: str = ""
@@ -129,15 +129,15 @@ class Summary:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A target, and what came of it."""
+    """An aim, and what came of it."""
 
-    target: Target
+    aim: Aim
     reference: str = ""
     summary: Summary | None = None
 
     @property
     def is_met(self) -> bool | None:
-        return None if self.summary is None else self.target.is_met(self.summary.median)
+        return None if self.summary is None else self.aim.is_met(self.summary.median)
 
 
 @dataclass
@@ -158,22 +158,22 @@ class Result:
         return None if values is None else Summary.of(values)
 
     def outcomes(self) -> Iterator[Outcome]:
-        return map(self._outcome, self.case.targets)
+        return map(self._outcome, self.case.aims)
 
-    def _outcome(self, target: Target) -> Outcome:
-        measure = target.measure
-        if target.arm not in self.samples:
-            return Outcome(target)
-        values = self.samples[target.arm][measure]
-        if not target.against:
-            return Outcome(target, "", Summary.of(values))
-        present = [name for name in target.against if name in self.samples]
+    def _outcome(self, aim: Aim) -> Outcome:
+        measure = aim.measure
+        if aim.arm not in self.samples:
+            return Outcome(aim)
+        values = self.samples[aim.arm][measure]
+        if not aim.against:
+            return Outcome(aim, "", Summary.of(values))
+        present = [name for name in aim.against if name in self.samples]
         if not present:
-            return Outcome(target)
+            return Outcome(aim)
         medians = {name: Summary.of(self.samples[name][measure]).median for name in present}
         best = measure.best(present, medians)
-        compared = map(target.compare, values, self.samples[best][measure])
-        return Outcome(target, best, Summary.of(list(compared)))
+        compared = map(aim.compare, values, self.samples[best][measure])
+        return Outcome(aim, best, Summary.of(list(compared)))
 
 
 def run(case: Case, rounds: int, *, warms_up: bool = True) -> Result:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from .stored import Case, Run, Target
+    from .stored import Aim, Case, Run
 
 _CALLS, _REQUESTS, _RATE, _CPU = "calls/s", "requests/s", "GB/s", "CPU s/GB"
 _PAUSE, _P99 = "longest pause, ms", "p99, ms"
@@ -211,7 +211,7 @@ class Bar:
     low: float
     median: float
     high: float
-    targets: Sequence[Target]
+    aims: Sequence[Aim]
 
 
 @dataclass(frozen=True)
@@ -235,9 +235,9 @@ class Shown:
         for group in self.groups:
             yield from group.bars
 
-    def targets(self) -> Iterator[Target]:
+    def aims(self) -> Iterator[Aim]:
         for bar in self.bars():
-            yield from bar.targets
+            yield from bar.aims
 
 
 class Missing(LookupError):
@@ -269,13 +269,13 @@ def _bars(panel: Panel, case: Case) -> Iterator[Bar]:
     for name, arm in case["arms"].items():
         summary = arm["summary"].get(panel.measure)
         if summary is not None:
-            targets = [
-                target
-                for target in case["targets"]
-                if (target["arm"], target["measure"]) == (name, panel.measure) and target["result"]
+            aims = [
+                aim
+                for aim in case["aims"]
+                if (aim["arm"], aim["measure"]) == (name, panel.measure) and aim["result"]
             ]
             shown = panel.name(name)
-            yield Bar(shown, name.startswith("asend"), **summary, targets=targets)
+            yield Bar(shown, name.startswith("asend"), **summary, aims=aims)
 
 
 def _skipped(panel: Panel, case: Case) -> list[str]:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def tables(row: str, result: Result) -> Iterator[RenderableType]:
-    """Yield what to print of a case: the arms, then the targets; or why it was skipped."""
+    """Yield what to print of a case: the arms, then the aims; or why it was skipped."""
     title = f"{row}: {result.case.title}"
     if result.case.skipped:
         yield f"{title}\nskipped: {result.case.skipped}\n"
         return
     yield _arms(title, result)
-    if result.case.targets:
-        yield _targets(result)
+    if result.case.aims:
+        yield _aims(result)
     yield ""
 
 
@@ -52,29 +52,29 @@ def _said(rounds: int) -> str:
     return f"Medians \\[quartiles] of {rounds} rounds." if rounds > 1 else "One round."
 
 
-def _targets(result: Result) -> Table:
+def _aims(result: Result) -> Table:
     table = Table(caption=_said(_rounds(result)), caption_justify="left")
-    for name in ("target", "against", "measure"):
+    for name in ("arm", "against", "measure"):
         table.add_column(name)
-    for name in ("result", "wanted", "met"):
+    for name in ("result", "aim", "met"):
         table.add_column(name, justify="right")
     for outcome in result.outcomes():
-        target = outcome.target
-        sign = ">=" if target.measure.more_is_better else "<="
+        aim = outcome.aim
+        sign = ">=" if aim.measure.more_is_better else "<="
         unit = _unit(outcome)
         table.add_row(
-            target.arm,
+            aim.arm,
             outcome.reference or "-",
-            target.measure.name,
+            aim.measure.name,
             "skipped" if outcome.summary is None else _spread(outcome.summary, 2, unit),
-            f"{sign} {target.bound:g}{unit}",
+            f"{sign} {aim.bound:g}{unit}",
             {True: "yes", False: "no", None: "-"}[outcome.is_met],
         )
     return table
 
 
 def _unit(outcome: Outcome) -> str:
-    return "x" if outcome.target.against and not outcome.target.is_difference else ""
+    return "x" if outcome.aim.against and not outcome.aim.is_difference else ""
 
 
 def _cell(summary: Summary | None, measure: Measure) -> str:
@@ -104,7 +104,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "note": result.case.note,
         "skipped": result.case.skipped or None,
         "arms": {arm.name: _arm_json(result, arm.name) for arm in result.case.arms},
-        "targets": [_target_json(outcome) for outcome in result.outcomes()],
+        "aims": [_aim_json(outcome) for outcome in result.outcomes()],
     }
 
 
@@ -117,15 +117,15 @@ def _arm_json(result: Result, name: str) -> dict[str, Any]:
     }
 
 
-def _target_json(outcome: Outcome) -> dict[str, Any]:
-    target = outcome.target
+def _aim_json(outcome: Outcome) -> dict[str, Any]:
+    aim = outcome.aim
     return {
-        "arm": target.arm,
-        "measure": target.measure.name,
-        "more_is_better": target.measure.more_is_better,
+        "arm": aim.arm,
+        "measure": aim.measure.name,
+        "more_is_better": aim.measure.more_is_better,
         "against": outcome.reference or None,
-        "is_difference": target.is_difference,
-        "bound": target.bound,
+        "is_difference": aim.is_difference,
+        "bound": aim.bound,
         "result": None if outcome.summary is None else asdict(outcome.summary),
         "met": outcome.is_met,
     }

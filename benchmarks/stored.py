@@ -22,7 +22,7 @@ _PROGRAM = "python -m benchmarks"
 
 # As `benchmarks.report.as_json` writes it.
 Case: TypeAlias = dict[str, Any]
-Target: TypeAlias = dict[str, Any]
+Aim: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _read(path: Path) -> Run:
         document = json.loads(path.read_text(encoding="utf-8"))
         machine, arguments = document["machine"], document["arguments"]
         rows = {
-            row: cases
+            row: [_with_aims(case) for case in cases]
             for row, cases in document["rows"].items()
             # What tests the benchmarks is no result.
             if not (arguments["quick"] or all(case["skipped"] for case in cases))
@@ -119,11 +119,16 @@ def _read(path: Path) -> Run:
         raise ValueError(f"{path} is not what a run writes: {error!r}") from error
 
 
-def unit_of(target: Target) -> str:
+def _with_aims(case: Case) -> Case:
+    """Return a case with its aims by that name; older runs call them targets."""
+    return {**case, "aims": case.get("aims", case.get("targets", []))}
+
+
+def unit_of(aim: Aim) -> str:
     """Return the unit of a result: x for ratios."""
-    return "x" if target["against"] and not target["is_difference"] else ""
+    return "x" if aim["against"] and not aim["is_difference"] else ""
 
 
-def aim_of(target: Target) -> str:
-    sign = ">=" if target["more_is_better"] else "<="
-    return f"{sign} {target['bound']:g}{unit_of(target)}"
+def aim_text(aim: Aim) -> str:
+    sign = ">=" if aim["more_is_better"] else "<="
+    return f"{sign} {aim['bound']:g}{unit_of(aim)}"

@@ -107,24 +107,24 @@ def test_summaries_are_those_of_the_samples(document: Any) -> None:
                 assert min(samples) <= summary["low"] <= summary["high"] <= max(samples)
 
 
-def test_targets_compare_round_by_round(document: Any) -> None:
+def test_aims_compare_round_by_round(document: Any) -> None:
     for case in _cases(document):
-        for target in case["targets"]:
-            ours = case["arms"][target["arm"]]["samples"][target["measure"]]
-            if target["against"]:
-                theirs = case["arms"][target["against"]]["samples"][target["measure"]]
+        for aim in case["aims"]:
+            ours = case["arms"][aim["arm"]]["samples"][aim["measure"]]
+            if aim["against"]:
+                theirs = case["arms"][aim["against"]]["samples"][aim["measure"]]
                 compared = [
-                    a - b if target["is_difference"] else a / b
+                    a - b if aim["is_difference"] else a / b
                     for a, b in zip(ours, theirs, strict=True)
                 ]
             else:
                 compared = ours
             median = statistics.median(compared)
-            assert target["result"]["median"] == pytest.approx(median)
-            more = target["more_is_better"]
-            beyond = median - target["bound"] if more else target["bound"] - median
+            assert aim["result"]["median"] == pytest.approx(median)
+            more = aim["more_is_better"]
+            beyond = median - aim["bound"] if more else aim["bound"] - median
             # Within rounding either answer is right.
-            assert target["met"] is (beyond > 0) or abs(beyond) < 0.01
+            assert aim["met"] is (beyond > 0) or abs(beyond) < 0.01
 
 
 def test_the_file_server_is_compared_with_nginx_on_both_loops(tmp_path: Path) -> None:
@@ -195,11 +195,11 @@ def test_what_has_to_hold_under_load_holds(loading: dict[str, Loading], row: str
     if cases[0]["skipped"]:
         pytest.skip(cases[0]["skipped"])
     for case in cases:
-        assert all(target["met"] for target in case["targets"])
+        assert all(aim["met"] for aim in case["aims"])
         # Each arm has aims, or is there to be compared with.
         for name, arm in case["arms"].items():
             assert arm["samples"]
-            is_asked = any(target["arm"] == name for target in case["targets"])
+            is_asked = any(aim["arm"] == name for aim in case["aims"])
             assert is_asked is name.startswith("asend")
     if row == "soak":
         for arm in cases[0]["arms"].values():
@@ -212,7 +212,7 @@ def test_an_aim_that_is_missed_under_load_is_an_error(loading: dict[str, Loading
 
     assert status == 1
     (case,) = _cases(document)
-    assert [target["measure"] for target in case["targets"] if not target["met"]] == ["in flight"]
+    assert [aim["measure"] for aim in case["aims"] if not aim["met"]] == ["in flight"]
 
 
 def test_an_unknown_row_is_refused_by_name() -> None:

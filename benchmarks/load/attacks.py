@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import servers
-from ..harness import Arm, Case, Measure, Sample, Skipped, Target, Work
+from ..harness import Aim, Arm, Case, Measure, Sample, Skipped, Work
 from . import probing
 from .connections import connections
 from .pattern import pattern
@@ -100,7 +100,7 @@ def cases(work: Work) -> Iterator[Case]:
         yield Case(
             f"{number:,} clients that {attack.title}",
             arms,
-            [Target(arm.name, measure, most) for arm in arms for measure, most in aims.items()],
+            [Aim(arm.name, measure, most) for arm in arms for measure, most in aims.items()],
             note=f"The file server's limits are {limit:g} s. Clients begin within {_RAMP} s.",
         )
 

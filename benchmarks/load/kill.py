@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import servers
-from ..harness import Arm, Case, Measure, Sample, Target, Work
+from ..harness import Aim, Arm, Case, Measure, Sample, Work
 from . import probing
 from .connections import connections
 from .downloads import Download, Downloads
@@ -57,7 +57,7 @@ def cases(work: Work) -> Iterator[Case]:
     yield Case(
         f"kill -9 of 1 of {_WORKERS} workers during {number} downloads of {NBYTES >> 20} MiB",
         arms,
-        [Target(arm.name, measure, bound) for arm in arms for measure, bound in aims.items()],
+        [Aim(arm.name, measure, bound) for arm in arms for measure, bound in aims.items()],
         note="Answers are those to requests beside the downloads, each on a new connection.",
     )
 

@@ -12,7 +12,7 @@ import statistics
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..harness import Arm, Case, Measure, Sample, Target, Work
+from ..harness import Aim, Arm, Case, Measure, Sample, Work
 from . import soaking
 from .checking import Receivers, checking
 from .senders import LOOPS
@@ -47,7 +47,7 @@ def cases(work: Work) -> Iterator[Case]:
         yield Case(
             f"{work.minutes:g} minutes of random sends, {len(LOOPS)} loops at once",
             arms,
-            [Target(arm.name, measure, most) for arm in arms for measure, most in limits.items()],
+            [Aim(arm.name, measure, most) for arm in arms for measure, most in limits.items()],
             note="RSS: median of the last third of the time against that of the second one.",
         )
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .. import slow_readers
-from ..harness import Arm, Case, Measure, Sample, Target, Work
+from ..harness import Aim, Arm, Case, Measure, Sample, Work
 from ..loads import P99
 from ..receivers import fit_files
 from ..slow_readers import Crowd, Pace
@@ -66,7 +66,7 @@ def cases(work: Work) -> Iterator[Case]:
             f"{crowd.stalled:,} stalled and {crowd.readers:,} slow clients, {call}",
             [Arm(arm, partial(_measure, call, arm, crowd, data, echo, work)) for arm in arms],
             [
-                Target(arm, measure, bound)
+                Aim(arm, measure, bound)
                 for arm in ours
                 for measure, bound in (
                     # Of few transfers it is mostly what a process grows by anyway. And a machine

@@ -14,7 +14,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from .. import servers
-from ..harness import Arm, Case, Measure, Sample, Target, Work
+from ..harness import Aim, Arm, Case, Measure, Sample, Work
 from .downloads import Downloads
 from .pattern import pattern
 from .senders import LOOPS
@@ -54,8 +54,8 @@ def cases(work: Work) -> Iterator[Case]:
     yield Case(
         f"SIGTERM during {number} downloads of {NBYTES >> 20} MiB",
         arms,
-        [Target(arm.name, measure, most) for arm in arms for measure, most in aims.items()]
-        + [Target(arm.name, IN_FLIGHT, 1.0) for arm in arms],
+        [Aim(arm.name, measure, most) for arm in arms for measure, most in aims.items()]
+        + [Aim(arm.name, IN_FLIGHT, 1.0) for arm in arms],
     )
 
 

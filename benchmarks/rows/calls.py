@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import asend
 
-from ..harness import Arm, Case, Measure, Sample, Target, Work
+from ..harness import Aim, Arm, Case, Measure, Sample, Work
 from ..receivers import Address, receiver
 from ..sending import KIB, connected, run_on
 
@@ -43,8 +43,8 @@ _ARMS: dict[str, tuple[str, _Send | None]] = {
     "asend, trio": ("trio", asend.sock_sendall),
     "socket.sendall in a coroutine": ("asyncio", _by_socket),
 }
-_TARGETS = [
-    Target(f"asend, {runtime}", _CALLS, 1.0, [f"loop.sock_sendall, {runtime}"])
+_AIMS = [
+    Aim(f"asend, {runtime}", _CALLS, 1.0, [f"loop.sock_sendall, {runtime}"])
     for runtime in ("asyncio", "uvloop")
 ]
 
@@ -58,7 +58,7 @@ def cases(work: Work) -> Iterator[Case]:
                     Arm(name, functools.partial(_measure, *arm, address, size, batches))
                     for name, arm in _ARMS.items()
                 ]
-                yield Case(f"{size:,} B, {family}", arms, _TARGETS, repeat=5)
+                yield Case(f"{size:,} B, {family}", arms, _AIMS, repeat=5)
 
 
 def _measure(runtime: str, send: _Send | None, address: Address, size: int, batches: int) -> Sample:

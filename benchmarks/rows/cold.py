@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from ..harness import PAUSE, RATE, Arm, Case, Measure, Sample, Skipped, Target, Work
+from ..harness import PAUSE, RATE, Aim, Arm, Case, Measure, Sample, Skipped, Work
 from ..machine import file_system
 from ..receivers import Address, receiver
 from ..sending import (
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _TIME = Measure("seconds")
 _WAYS = ASEND_WAYS | STOCK_WAY
-_TARGETS = [Target(name, PAUSE, 10.0) for name in ASEND_WAYS]
+_AIMS = [Aim(name, PAUSE, 10.0) for name in ASEND_WAYS]
 _MOUNT_TIMEOUT = 10.0
 
 
@@ -53,7 +53,7 @@ def cases(work: Work) -> Iterator[Case]:
             yield Case(
                 f"{nbytes // MIB} MiB on {file_system(path)}, dropped from the page cache",
                 [Arm(name, functools.partial(measure, *way)) for name, way in _WAYS.items()],
-                _TARGETS,
+                _AIMS,
             )
 
 
@@ -70,7 +70,7 @@ def _slow_cases(work: Work, address: Address) -> Iterator[Case]:
                 return {PAUSE: measured[PAUSE], _TIME: SIZE / GB / measured[RATE]}
 
             arms = [Arm(name, functools.partial(measure, *way)) for name, way in _WAYS.items()]
-            yield Case(title, arms, _TARGETS)
+            yield Case(title, arms, _AIMS)
     except Skipped as reason:
         yield Case(title, skipped=str(reason))
 

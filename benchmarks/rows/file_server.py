@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from .. import loads, servers, slow_readers, wrk
-from ..harness import CPU, RATE, Arm, Case, Measure, Sample, Target, Work
+from ..harness import CPU, RATE, Aim, Arm, Case, Measure, Sample, Work
 from ..receivers import fit_files
 from ..sending import KIB, MIB, new_file
 from ..servers import Server
@@ -97,17 +97,17 @@ class _Bench:
         load = partial(
             loads.requests, path=path.name, connections=connections, seconds=self.seconds
         )
-        targets = [Target(_OURS, loads.REQUESTS, bound, [_NGINX])]
+        aims = [Aim(_OURS, loads.REQUESTS, bound, [_NGINX])]
         title = f"{title}, {connections} connections"
-        return Case(title, self._arms(load, _STARTS), targets, note=_SAME_FILE)
+        return Case(title, self._arms(load, _STARTS), aims, note=_SAME_FILE)
 
     def large(self, path: Path, connections: int) -> Case:
         load = partial(
             loads.transfer, path=path.name, connections=connections, seconds=self.seconds
         )
-        targets = [Target(_OURS, RATE, 1.0, [_NGINX]), Target(_OURS, CPU, 1.0, [_NGINX])]
+        aims = [Aim(_OURS, RATE, 1.0, [_NGINX]), Aim(_OURS, CPU, 1.0, [_NGINX])]
         title = f"{path.stat().st_size // MIB} MiB, {connections} connections"
-        return Case(title, self._arms(load, _COMPARED), targets, note=_SAME_FILE)
+        return Case(title, self._arms(load, _COMPARED), aims, note=_SAME_FILE)
 
     def beside_downloads(self, path: Path, download: Path) -> Case:
         load = partial(
@@ -120,7 +120,7 @@ class _Bench:
         return Case(
             f"4 KiB beside {_DOWNLOADS} downloads",
             self._arms(load, _COMPARED),
-            [Target(_OURS, loads.P99, 1.0, [_NGINX])],
+            [Aim(_OURS, loads.P99, 1.0, [_NGINX])],
             note="One connection asks for it all the time; GB/s are those of the downloads.",
         )
 
@@ -135,8 +135,8 @@ def _slow(work: Work, path: Path) -> Case:
         f"{nreaders:,} connections that read 20 KB/s each",
         [Arm(name, partial(_read_slowly, name, path, nreaders, pace)) for name in _COMPARED],
         [
-            Target(_OURS, _CPU_PER_SECOND, 2.0, [_NGINX]),
-            Target(_OURS, _MEMORY, 16.0),
+            Aim(_OURS, _CPU_PER_SECOND, 2.0, [_NGINX]),
+            Aim(_OURS, _MEMORY, 16.0),
         ],
         note=f"Each sample is of a server of its own. {note}".strip(),
     )

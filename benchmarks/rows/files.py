@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..harness import CPU, RATE, Arm, Case, Sample, Skipped, Target, Work
+from ..harness import CPU, RATE, Aim, Arm, Case, Sample, Skipped, Work
 from ..receivers import Address, receiver
 from ..sending import (
     ASEND_WAYS,
@@ -58,9 +58,9 @@ def _against_the_kernel(title: str, program: Path, address: Address, path: Path)
             ),
         ],
         [
-            Target(ours, RATE, 1.0, [STOCK]),
-            Target(ours, RATE, 0.95, list(_LIMITS)),
-            Target(ours, CPU, 1.05, list(_LIMITS)),
+            Aim(ours, RATE, 1.0, [STOCK]),
+            Aim(ours, RATE, 0.95, list(_LIMITS)),
+            Aim(ours, CPU, 1.05, list(_LIMITS)),
         ],
         # The rate of one and the same program varies twofold between samples.
         repeat=6,
@@ -74,7 +74,7 @@ def _against_reading(title: str, address: Address, path: Path) -> Case:
     return Case(
         f"{title}, against reading in a thread",
         file_arms(ways | readers["uvloop"] | readers["trio"], address, path),
-        [Target(name, RATE, 2.0, list(readers[runtime])) for runtime, name in ours.items()],
+        [Aim(name, RATE, 2.0, list(readers[runtime])) for runtime, name in ours.items()],
         repeat=2,
     )
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from .. import loads, wrk
 from ..apps import serving
-from ..harness import CPU, RATE, Arm, Case, Measure, Sample, Target, Work
+from ..harness import CPU, RATE, Aim, Arm, Case, Measure, Sample, Work
 from ..sending import KIB, MIB, new_file
 
 if TYPE_CHECKING:
@@ -57,45 +57,45 @@ _FRAMEWORKS = {
 
 def cases(work: Work) -> Iterator[Case]:
     wrk.check()
-    for framework, aims in _FRAMEWORKS.items():
-        if importlib.util.find_spec(aims.needs) is None:
-            yield Case(framework, skipped=f"{aims.needs} is not installed")
+    for framework, wanted in _FRAMEWORKS.items():
+        if importlib.util.find_spec(wanted.needs) is None:
+            yield Case(framework, skipped=f"{wanted.needs} is not installed")
             continue
         for loop in _LOOPS:
             with contextlib.ExitStack() as stack:
-                yield from _on(work, stack, framework, loop, aims)
+                yield from _on(work, stack, framework, loop, wanted)
 
 
 def _on(
-    work: Work, stack: contextlib.ExitStack, framework: str, loop: str, aims: _Framework
+    work: Work, stack: contextlib.ExitStack, framework: str, loop: str, wanted: _Framework
 ) -> Iterator[Case]:
     sizes = (4 * KIB, 64 * KIB, MIB, work.pick(100 * MIB, 4 * MIB))
     files = {size: stack.enter_context(new_file(work.directory, size)) for size in sizes}
-    names = {whose: f"{_name(whose)}, {framework}" for whose in ("stock", *aims.whose)}
+    names = {whose: f"{_name(whose)}, {framework}" for whose in ("stock", *wanted.whose)}
     servers = {
         whose: stack.enter_context(serving(framework, loop, whose, work.directory))
         for whose in names
     }
     seconds = work.pick(2, 1)
 
-    def case(title: str, load: _Load, targets: Iterator[Target]) -> Case:
+    def case(title: str, load: _Load, aims: Iterator[Aim]) -> Case:
         arms = [Arm(name, partial(load, servers[whose])) for whose, name in names.items()]
-        return Case(f"{framework} on {loop}, {title}", arms, [*targets])
+        return Case(f"{framework} on {loop}, {title}", arms, [*aims])
 
-    def aim(measure: Measure, bound: float | None) -> Iterator[Target]:
+    def aim(measure: Measure, bound: float | None) -> Iterator[Aim]:
         if bound is not None:
-            for whose in aims.whose:
-                yield Target(names[whose], measure, bound, [names["stock"]])
+            for whose in wanted.whose:
+                yield Aim(names[whose], measure, bound, [names["stock"]])
 
     paths = {size: f"files/{file.name}" for size, file in files.items()}
     for size in sizes[:3]:
         load = partial(loads.requests, path=paths[size], connections=_CONNECTIONS, seconds=seconds)
-        bound = aims.requests if size == 4 * KIB else None
+        bound = wanted.requests if size == 4 * KIB else None
         yield case(_size(size), load, aim(loads.REQUESTS, bound))
     largest = sizes[-1]
     load = partial(loads.transfer, path=paths[largest], connections=1, seconds=seconds)
-    targets = [*aim(RATE, aims.rate), *aim(CPU, aims.cpu if loop == "uvloop" else None)]
-    yield case(_size(largest), load, iter(targets))
+    aims = [*aim(RATE, wanted.rate), *aim(CPU, wanted.cpu if loop == "uvloop" else None)]
+    yield case(_size(largest), load, iter(aims))
     load = partial(
         loads.latency, path="api", download=paths[largest], downloads=_DOWNLOADS, seconds=seconds
     )

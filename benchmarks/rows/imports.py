@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from ..harness import Arm, Case, Measure, Sample, Target, Work
+from ..harness import Aim, Arm, Case, Measure, Sample, Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ def cases(work: Work) -> Iterator[Case]:
     yield Case(
         "a fresh interpreter for each",
         [Arm(f"import {module}", functools.partial(_measure, module)) for module in modules],
-        [Target("import asend", _TIME, 10.0, ["import asyncio"], is_difference=True)],
+        [Aim("import asend", _TIME, 10.0, ["import asyncio"], is_difference=True)],
         repeat=work.pick(10, 1),
     )
 

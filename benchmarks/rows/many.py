@@ -22,7 +22,7 @@ import trio
 
 import asend
 
-from ..harness import Arm, Case, Measure, Sample, Target, Work
+from ..harness import Aim, Arm, Case, Measure, Sample, Work
 from ..receivers import allow_files, fit_files, receiver
 from ..sending import RUNTIMES, SendBytes, bytes_by_loop, run_on
 from ..servers import resident
@@ -65,7 +65,7 @@ def cases(work: Work) -> Iterator[Case]:
         f"{ncalls:,} pending calls",
         [Arm(name, functools.partial(_measure, name, ncalls)) for name in _ARMS],
         [
-            Target(f"asend, {runtime}", measure, bound)
+            Aim(f"asend, {runtime}", measure, bound)
             for runtime in RUNTIMES
             for measure, bound in ((_MEMORY, 4.0), (_IDLE, 10.0))
         ],

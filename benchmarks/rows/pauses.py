@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..harness import PAUSE, Case, Target, Work
+from ..harness import PAUSE, Aim, Case, Work
 from ..receivers import receiver
 from ..sending import ASEND_WAYS, MIB, STOCK_WAY, file_arms, new_file
 
@@ -18,5 +18,5 @@ def cases(work: Work) -> Iterator[Case]:
         yield Case(
             f"{nbytes // MIB} MiB, hot, to one receiver",
             file_arms(ASEND_WAYS | STOCK_WAY, address, path, watches_pauses=True),
-            [Target(name, PAUSE, 10.0) for name in ASEND_WAYS],
+            [Aim(name, PAUSE, 10.0) for name in ASEND_WAYS],
         )

@@ -12,7 +12,7 @@ from unittest import mock
 
 from asend._residency import PageCache
 
-from ..harness import RATE, Arm, Case, Sample, Skipped, Target, Work
+from ..harness import RATE, Aim, Arm, Case, Sample, Skipped, Work
 from ..machine import file_system
 from ..receivers import Address, receiver
 from ..sending import MIB, by_asend, new_file, send_and_measure
@@ -39,8 +39,8 @@ def cases(work: Work) -> Iterator[Case]:
                         Arm(_ASKING, functools.partial(_ask, address, path)),
                         Arm(_TRUSTING, functools.partial(_trust, address, path)),
                     ]
-                    targets = [Target(_ASKING, RATE, bound, [_TRUSTING])]
-                    yield Case(f"{title}, {nbytes // MIB} MiB", arms, targets, repeat=3)
+                    aims = [Aim(_ASKING, RATE, bound, [_TRUSTING])]
+                    yield Case(f"{title}, {nbytes // MIB} MiB", arms, aims, repeat=3)
             except Skipped as reason:
                 yield Case(title, skipped=str(reason))
 

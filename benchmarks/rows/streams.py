@@ -28,7 +28,7 @@ import trio
 
 import asend.streams
 
-from ..harness import PAUSE, RATE, Arm, Case, Skipped, Target, Work
+from ..harness import PAUSE, RATE, Aim, Arm, Case, Skipped, Work
 from ..receivers import Address, receiver
 from ..sending import BLOCKS, KIB, MIB, SendFile, new_file, send_and_measure
 
@@ -197,7 +197,7 @@ def cases(work: Work) -> Iterator[Case]:
                 yield Case(
                     f"{nbytes // MIB} MiB, {title}, {name}",
                     [*bench.ours(name), *bench.others(name), *bench.loops(name)],
-                    [*bench.targets(name)],
+                    [*bench.aims(name)],
                     # What the kernel sends from the page cache varies twofold between samples.
                     repeat=1 if bench.is_tls else 3,
                 )
@@ -206,7 +206,7 @@ def cases(work: Work) -> Iterator[Case]:
 
 @dataclass(frozen=True)
 class _Bench:
-    """The arms and targets for one file and receiver."""
+    """The arms and aims for one file and receiver."""
 
     address: Address
     path: Path
@@ -241,15 +241,15 @@ class _Bench:
         )
         return Arm(name, run)
 
-    def targets(self, name: str) -> Iterator[Target]:
+    def aims(self, name: str) -> Iterator[Aim]:
         kind = _KINDS[name]
         bound = kind.tls if self.is_tls else kind.plain
         has_sendfile = _LOOP_SENDFILE in kind.others
         if has_sendfile:
-            yield Target(f"asend, {name}", RATE, bound, [f"{_LOOP_SENDFILE}, {kind.runtime}"])
+            yield Aim(f"asend, {name}", RATE, bound, [f"{_LOOP_SENDFILE}, {kind.runtime}"])
         if not (has_sendfile and self.is_tls):
             loops = [_loop(block) for block in BLOCKS if block < MIB]
-            yield Target(f"asend, {name}", RATE, bound, loops)
+            yield Aim(f"asend, {name}", RATE, bound, loops)
 
     def pauses(self, title: str) -> Case:
         arms = [
@@ -258,8 +258,8 @@ class _Bench:
             for name in _KINDS
             for arm in ways(name, watches_pauses=True)
         ]
-        targets = [Target(f"asend, {name}", PAUSE, _LONGEST_PAUSE) for name in _KINDS]
-        return Case(title, arms, targets)
+        aims = [Aim(f"asend, {name}", PAUSE, _LONGEST_PAUSE) for name in _KINDS]
+        return Case(title, arms, aims)
 
 
 def _loop(block: int) -> str:

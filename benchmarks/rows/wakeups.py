@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import asend
 
-from ..harness import Arm, Case, Measure, Sample, Target, Work
+from ..harness import Aim, Arm, Case, Measure, Sample, Work
 from ..receivers import SIP, Address, receiver
 from ..sending import KIB, MIB, SendBytes, Stopwatch, bytes_by_loop, connected, run_on
 
@@ -36,7 +36,7 @@ def cases(work: Work) -> Iterator[Case]:
                 for name, arm in _ARMS.items()
             ],
             [
-                Target(f"asend, {runtime}", _CPU, 1.0, [f"loop.sock_sendall, {runtime}"])
+                Aim(f"asend, {runtime}", _CPU, 1.0, [f"loop.sock_sendall, {runtime}"])
                 for runtime in ("asyncio", "uvloop")
             ],
             note="The peer sets the time; what a wake-up costs is its CPU time.",

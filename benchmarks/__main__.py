@@ -1,6 +1,6 @@
 """Runs the benchmarks, all rows or some of them.
 
-`python -m benchmarks report` shows in the README what was stored: `benchmarks.figures` does that.
+`python -m benchmarks report` shows in the README what was stored: `benchmarks.report` does that.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import figures, network, stored
+from . import network, report, stored
 from .harness import Work, run
 from .recording import Recorder
 from .rows import ROWS
@@ -97,7 +97,7 @@ def _show(arguments: Sequence[str]) -> int:
     )
     root = parser.parse_args(arguments).root
     try:
-        for line in figures.report(root):
+        for line in report.write(root):
             print(line)
     except (OSError, ValueError) as error:
         print(f"{_REPORT}: {error}", file=sys.stderr)

@@ -59,7 +59,7 @@ class Plot:
 
     Args:
         name: Of its files, one for light and one for dark pages.
-        place: Where the README has it: `benchmarks.figures` says where that is.
+        place: Where the README has it: `benchmarks.report` says where that is.
     """
 
     name: str

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.console import Console
 
-from . import machine, report
+from . import machine, tables
 from .harness import Case, Result, Skipped, Work
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ class Recorder:
 
     def _add(self, row: str, result: Result) -> None:
         self.results.append(result)
-        for table in report.tables(row, result):
+        for table in tables.of(row, result):
             self._console.print(table)
-        self._document["rows"].setdefault(row, []).append(report.as_json(result))
+        self._document["rows"].setdefault(row, []).append(tables.as_json(result))
         text = self._console.export_text(clear=False)
         document = json.dumps(self._document, indent=1) + "\n"
         self._base.with_suffix(".txt").write_text(text, encoding="utf-8")

@@ -20,7 +20,7 @@ UNDER_LOAD = f"{RESULTS}/load"
 # What has measured, where the results do not say it.
 _PROGRAM = "python -m benchmarks"
 
-# As `benchmarks.report.as_json` writes it.
+# As `benchmarks.tables.as_json` writes it.
 Case: TypeAlias = dict[str, Any]
 Aim: TypeAlias = dict[str, Any]
 

@@ -30,9 +30,9 @@ def test_links_lead_to_files() -> None:
 def test_the_figures_are_those_of_the_stored_runs() -> None:
     sys.path.insert(0, str(ROOT))
     try:
-        from benchmarks import figures
+        from benchmarks import report
     finally:
         sys.path.remove(str(ROOT))
-    _, shown, _ = figures.shown_in(README)
+    _, shown, _ = report.shown_in(README)
 
-    assert shown == figures.figures()
+    assert shown == report.figures()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 try:
-    from benchmarks import drawing, figures, plots, stored, svg
+    from benchmarks import drawing, plots, report, stored, svg
     from benchmarks.rows import ROWS
 finally:
     sys.path.remove(str(ROOT))
@@ -32,7 +32,7 @@ MARKED = ("figures", "plots of the server", "under load")
 STORED = sorted(path.relative_to(ROOT) for path in (ROOT / stored.RESULTS).rglob("*.json"))
 
 
-def report(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run_report(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks", "report", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
 
@@ -83,7 +83,7 @@ def write(path: Path, like: Path, rows: dict[str, Any], **arguments: bool) -> No
 
 def test_one_command_makes_the_plots_and_the_readme_that_are_stored(project: Path) -> None:
     for _ in range(2):
-        done = report("--root", project)
+        done = run_report("--root", project)
 
         assert (done.returncode, done.stderr) == (0, "")
         assert (project / "README.md").read_text(encoding="utf-8") == README
@@ -91,13 +91,13 @@ def test_one_command_makes_the_plots_and_the_readme_that_are_stored(project: Pat
 
 
 def test_what_is_not_stored_is_skipped_with_a_message(project: Path) -> None:
-    assert report("--root", project).returncode == 0
+    assert run_report("--root", project).returncode == 0
     rows = rows_of(base(project))
     write(base(project), base(project), {row: rows[row] for row in ("calls", "pauses")})
     for name in STORED[1:]:
         (project / name).unlink()
 
-    done = report("--root", project)
+    done = run_report("--root", project)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert "handlers-p99: no stored run has the row handlers: skipped" in done.stdout
@@ -118,7 +118,7 @@ def test_a_case_that_is_not_stored_is_skipped_with_a_message(project: Path) -> N
     calls = [case for case in rows["calls"] if "UNIX" not in case["title"]]
     write(base(project), base(project), rows | {"calls": calls})
 
-    done = report("--root", project)
+    done = run_report("--root", project)
 
     assert done.returncode == 0
     assert 'calls-unix: the stored row calls has no "calls/s"' in done.stdout
@@ -142,7 +142,7 @@ def test_what_cannot_be_reported_on_is_said_in_one_line(
 ) -> None:
     damage(project)
 
-    done = report("--root", project)
+    done = run_report("--root", project)
 
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(rf"python -m benchmarks report: .*{re.escape(message)}.*\n", done.stderr)
@@ -168,7 +168,7 @@ def test_help_leads_from_one_command_to_the_other() -> None:
     )
 
     assert "python -m benchmarks report [--help]" in done.stdout
-    assert "--root" in report("--help").stdout
+    assert "--root" in run_report("--help").stdout
 
 
 def test_the_readme_says_how_many_aims_are_met() -> None:
@@ -183,7 +183,7 @@ def test_the_readme_says_how_many_aims_are_met() -> None:
     ]
     missed = [aim for aim in aims if not aim["met"]]
 
-    _, shown, _ = figures.shown_in(README)
+    _, shown, _ = report.shown_in(README)
 
     assert shown.startswith(f"{len(aims) - len(missed)} of {len(aims)} aims are met.")
     assert sum(int(n) for n in re.findall(r"\((\d+) of \d+\)", shown)) == len(missed)
@@ -238,7 +238,7 @@ def test_what_is_missed_and_what_could_not_be_measured_is_counted(run: stored.Ru
     (case,) = run.rows["files"]
     case["aims"].append(case["aims"][0] | {"arm": "other", "result": None, "met": None})
 
-    text = figures.figures([run])
+    text = report.figures([run])
 
     assert text.startswith("1 of 2 aims are met, and 1 could not be measured.")
     # 2.0 is not between 1.4 and 1.6, nor is 4.0 between 2.0 and 3.5.
@@ -251,7 +251,7 @@ def test_an_aim_between_the_quartiles_is_said_to_be_uncertain(run: stored.Run) -
     (case,) = run.rows["files"]
     case["aims"][0]["bound"] = 1.55
 
-    assert "In 1 of the 1 that are missed" in figures.figures([run])
+    assert "In 1 of the 1 that are missed" in report.figures([run])
 
 
 def test_what_has_not_held_under_load_is_said(run: stored.Run) -> None:
@@ -260,7 +260,7 @@ def test_what_has_not_held_under_load_is_said(run: stored.Run) -> None:
     run.rows["more"] = [{"title": "attacks", "skipped": "no attacker", "arms": {}, "aims": []}]
     readme = "\n".join(f"<!-- {name} -->\n<!-- /{name} -->" for name in MARKED) + "\n"
 
-    text = figures.with_results(readme, [], [run])
+    text = report.with_results(readme, [], [run])
 
     assert "1 of 2 aims are met." in text
     assert "| 1 MiB, <TLS> | uvloop | GB/s: 1.5 (>= 2x) **missed**; CPU s/GB: 3 (<= 4) |" in text
@@ -381,9 +381,9 @@ def test_runs_under_load_of_some_rows_are_shown_beside_others(project: Path) -> 
     rows = rows_of(path)
     write(directory / "2100-01-01-000000.json", path, {"stop": rows["stop"][:1]})
 
-    assert report("--root", project).returncode == 0
+    assert run_report("--root", project).returncode == 0
 
-    _, text, _ = figures.shown_under_load((project / "README.md").read_text(encoding="utf-8"))
+    _, text, _ = report.shown_under_load((project / "README.md").read_text(encoding="utf-8"))
     assert text.count("Measured on") == 2
     assert text.count("| SIGTERM during") == sum(len(case["arms"]) for case in rows["stop"][:1])
     assert "| kill -9 of" in text

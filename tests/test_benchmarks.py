@@ -26,8 +26,8 @@ ROWS = ("calls", "files", "streams", "imports")
 pytestmark = pytest.mark.timeout(200)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks", *arguments]
+def run(*arguments: str, program: str = "benchmarks") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", program, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
 
 
@@ -223,8 +223,9 @@ def test_an_unknown_row_is_refused_by_name() -> None:
     assert "calls" in ended.stderr
 
 
-def test_a_folder_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
-    ended = run("--dir", str(tmp_path / "nonsense"))
+@pytest.mark.parametrize("program", ["benchmarks", "benchmarks.load"])
+def test_a_folder_that_is_not_there_is_refused_by_name(tmp_path: Path, program: str) -> None:
+    ended = run("--dir", str(tmp_path / "nonsense"), program=program)
 
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.endswith(f"error: --dir: {tmp_path}/nonsense is no folder\n")

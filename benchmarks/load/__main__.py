@@ -47,6 +47,8 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.rounds < 1 or not arguments.minutes > 0:
         parser.error("--rounds must be at least 1, and --minutes positive")
+    if not arguments.dir.is_dir():
+        parser.error(f"--dir: {arguments.dir} is no folder")
     return arguments
 
 

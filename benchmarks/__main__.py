@@ -55,8 +55,12 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error("--rounds must be at least 1")
-    if arguments.congestion is not None and arguments.congestion not in (names := network.known()):
-        parser.error(f"--congestion: {arguments.congestion} is none of those here: {names}")
+    names, name = network.allowed(), arguments.congestion
+    if name is not None and name not in names:
+        parser.error(
+            f"--congestion: {name} is none of those here: {', '.join(names)} "
+            "(net.ipv4.tcp_allowed_congestion_control)"
+        )
     if not arguments.dir.is_dir():
         parser.error(f"--dir: {arguments.dir} is no folder")
     return arguments

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 _SETTING = Path("/proc/sys/net/ipv4/tcp_congestion_control")
-_KNOWN = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
+# A network of one's own can have only what is allowed to all.
+_ALLOWED = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control")
 _SET_AND_RUN = f'ip link set lo up && echo "$0" > {_SETTING} && exec "$@"'
 
 
@@ -20,9 +21,10 @@ def congestion_control() -> str:
     return _SETTING.read_text(encoding="ascii").strip() if _SETTING.exists() else "unknown"
 
 
-def known() -> list[str]:
-    """Return the names of those that this machine has."""
-    return _KNOWN.read_text(encoding="ascii").split() if _KNOWN.exists() else []
+def allowed() -> list[str]:
+    """Return the names of those that `run_with` can choose: what is had, and what is allowed."""
+    names = _ALLOWED.read_text(encoding="ascii").split() if _ALLOWED.exists() else []
+    return list(dict.fromkeys([congestion_control(), *names]))
 
 
 def run_with(name: str) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Calls in a scenario: enough for the fifth of what each call asks for once.
 CALLS = 5
 # More than a step, so that each call has to wait; not periodic in any power of two.
-DATA = b"".join(b"%d," % n for n in range(70_000))[:350_000]
+DATA = b"".join(b"%d," % n for n in range(200_000))[:1_200_000]
 # Different ones, so that a file sent in the place of another shows.
 OFFSETS = [17 * number for number in range(CALLS)]
 # Seconds; a sender gives up a call that hangs, and itself, before.

@@ -64,15 +64,25 @@ DEFAULT_LIMITS: Final = Limits(stall=60.0)
 class Deadline:
     """The end of several calls that have one total time together."""
 
-    __slots__ = ("_until",)
+    __slots__ = ("_began", "_seconds")
 
     def __init__(self, seconds: float | None) -> None:
-        """Begin now. None: there is no end."""
-        self._until = None if seconds is None else monotonic() + seconds
+        """Begin now. None: there is no end. 0: each call tries once."""
+        self._seconds = seconds
+        self._began = monotonic()
 
     def left(self) -> float | None:
-        """Return the timeout of the next call, which tries once where no time is left."""
-        return None if self._until is None else max(0.0, self._until - monotonic())
+        """Return the timeout of the next call.
+
+        Raises:
+            TimeoutError: The time has passed.
+        """
+        if not self._seconds:
+            return self._seconds
+        left = self._seconds - (monotonic() - self._began)
+        if left <= 0:
+            raise timed_out(self._seconds)
+        return left
 
 
 class Pace:

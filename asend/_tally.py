@@ -26,7 +26,9 @@ class Tally:
         self.progress = progress
         self.sent = sent
         # The most that the next step may move: a share of what goes in one turn of the event loop.
-        self.most = KERNEL_STEP_SIZE
+        # Little at first: a step that is made before the call waits has no turn, and many calls
+        # may begin at once.
+        self.most = STEP_SIZE
         # Bytes of others, that had to go first.
         self.drained = 0
         # Called at every move; only calls with limits pay for a look at the clock.

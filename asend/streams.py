@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
     from ._arguments import BinaryFile
+    from ._drivers import Driver
     from ._outlets import Outlet
-    from ._wants import Build
 
 __all__ = ["HasCarrier", "sendall", "sendfile", "sendfile_path"]
 
@@ -115,8 +115,8 @@ async def sendall(
             raise
         if sent == len(data):
             return
-    build = partial(octets_of, data, 0, progress, sent)
-    await _deliver(outlet_of(stream), build, timeout, limits, progress)
+    driver, outlet, seconds = _checked(stream, timeout, limits, progress)
+    await outlet.deliver(driver, partial(octets_of, data, 0, progress, sent), seconds, limits)
 
 
 async def sendfile(
@@ -155,7 +155,7 @@ async def sendfile(
     Source: `loop.sendfile` in the Python documentation, of which it has all arguments.
     """
     check_file(file, offset, count)
-    outlet = outlet_of(stream)
+    driver, outlet, seconds = _checked(stream, timeout, limits, progress)
     if not (outlet.is_plain or fallback):
         raise SendfileNotAvailableError("the stream does not send bytes as they are")
 
@@ -163,7 +163,7 @@ async def sendfile(
         plain = outlet.is_plain
         return FileTransfer(sock, file, offset, count, fallback, progress, by_kernel=plain)
 
-    return await _deliver(outlet, build, timeout, limits, progress)
+    return await outlet.deliver(driver, build, seconds, limits)
 
 
 def sendfile_path(stream: object, file: BinaryFile) -> Literal["kernel", "copy"]:
@@ -184,14 +184,14 @@ def sendfile_path(stream: object, file: BinaryFile) -> Literal["kernel", "copy"]
     return "kernel" if outlet_of(stream).is_plain and kernel_sends(file) else "copy"
 
 
-async def _deliver(
-    outlet: Outlet,
-    build: Build,
+def _checked(
+    stream: object,
     timeout: float | None,
     limits: Limits | None,
     progress: Callable[[int], object] | None,
-) -> int:
+) -> tuple[Driver, Outlet, float | None]:
+    """Return who waits, the way of the bytes and the total time, or refuse one of these."""
     driver = _drivers.running()
     seconds = as_seconds(timeout)
     check_watchers(limits, progress)
-    return await outlet.deliver(driver, build, seconds, limits)
+    return driver, outlet_of(stream), seconds

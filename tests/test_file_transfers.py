@@ -18,7 +18,6 @@ from conftest import DATA, Peer, descriptors
 
 from asend import SendfileNotAvailableError, _by_copy, _by_kernel
 from asend._files import FileTransfer, kernel_sends
-from asend._tally import KERNEL_STEP_SIZE
 from asend._transfers import STEP_SIZE
 from asend._wants import DONE, FILE, SOCKET, FilePart
 
@@ -147,7 +146,7 @@ def test_a_cached_file_goes_by_the_kernel_in_steps(
 
     assert received == DATA
     assert set(wants) == {SOCKET}
-    assert max(nbytes for _, nbytes in sendfiles) == KERNEL_STEP_SIZE
+    assert max(nbytes for _, nbytes in sendfiles) == STEP_SIZE
     assert sum(counted) == transfer.tally.sent == transfer.tally.total == position == len(DATA)
 
 
@@ -605,6 +604,52 @@ def test_nothing_is_sent_beyond_what_was_read_of_a_cold_file(
         assert transfer.tally.sent == WINDOW_SIZE
         assert all(offset + nbytes <= 100 + WINDOW_SIZE for offset, nbytes in sendfiles)
         transfer.close()
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_window_that_a_thread_has_just_read_is_for_the_next_step(
+    tells: bool,
+    fallback: bool,
+    big: Path,
+    unix_peer: Peer,
+    cold: Cache,
+    sendfiles: list[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A step may be larger than a window, and must not be taken for one that was read."""
+    is_cold = _by_kernel.ByKernel._is_cold
+    is_read = False
+
+    def asked(*arguments: Any) -> bool:
+        nonlocal is_read
+        if not is_read and transfer.tally.sent == WINDOW_SIZE:
+            is_read = True
+            transfer.load()
+        return is_cold(*arguments)
+
+    cold.tells = tells
+    with big.open("rb") as file:
+        transfer = transfer_of(unix_peer, file, fallback=fallback)
+        transfer.tally.most = 4 * WINDOW_SIZE
+        assert transfer.step() == FILE
+        transfer.load()
+        while transfer.tally.sent < WINDOW_SIZE:
+            transfer._way.step(transfer.tally)
+            unix_peer.read_now()
+        monkeypatch.setattr(_by_kernel.ByKernel, "_is_cold", asked)
+
+        beyond = []
+        while (want := transfer.step()) != DONE:
+            beyond.append(sum(sendfiles[-1]) - min(max(cold.reads) + STEP_SIZE, big.stat().st_size))
+            unix_peer.read_now()
+            if want & FILE:
+                transfer.load()
+        transfer.close()
+
+    assert is_read
+    assert isinstance(transfer._way, _by_kernel.ByKernel)
+    assert max(beyond) <= 0
 
 
 def test_a_window_ends_at_the_count(big: Path, unix_peer: Peer, cold: Cache) -> None:

@@ -143,7 +143,7 @@ ALLOWED: dict[str, set[str]] = {
 NAMES: dict[tuple[str, str], set[str]] = {
     ("_drivers._proactor", "_tally"): {"STEP_SIZE"},
     ("_drivers._proactor", "_wants"): {"DONE", "FilePart"},
-    ("_drivers._anyio", "_tally"): {"STEP_SIZE"},
+    ("_drivers._anyio", "_tally"): {"KERNEL_STEP_SIZE", "STEP_SIZE"},
     ("_drivers._asyncio", "_tally"): {"KERNEL_STEP_SIZE", "STEP_SIZE"},
     ("_drivers._turns", "_tally"): {"KERNEL_STEP_SIZE", "STEP_SIZE"},
     ("_drivers._asyncio", "_wants"): {"DONE", "FILE", "SOCKET"},

@@ -250,20 +250,24 @@ def test_a_broken_limit_is_seen_in_time_and_a_kept_one_never(
 def test_calls_with_one_total_time_have_what_is_left_of_it(clock: Clock) -> None:
     deadline = Deadline(10)
 
-    lefts = [deadline.left()]
-    for seconds in (4, 6, 1):
+    at_first = deadline.left()
+    clock.now += 4
+    later = deadline.left()
+
+    assert (at_first, later) == (10, 6)
+    for seconds in (6, 1):
         clock.now += seconds
-        lefts.append(deadline.left())
+        with pytest.raises(TimeoutError, match="timed out: not all was sent within 10 s"):
+            deadline.left()
 
-    assert lefts == [10, 6, 0, 0]
 
-
-def test_calls_without_a_total_time_have_none_left_to_keep(clock: Clock) -> None:
-    deadline = Deadline(None)
+@pytest.mark.parametrize("seconds", [None, 0])
+def test_calls_without_a_total_time_have_none_to_keep(seconds: int | None, clock: Clock) -> None:
+    deadline = Deadline(seconds)
 
     clock.now += 1e9
 
-    assert deadline.left() is None
+    assert deadline.left() == seconds
 
 
 # --- what calls tell

@@ -11,7 +11,7 @@ from anyio.lowlevel import checkpoint
 from .._errors import BusyResourceError, closed_error
 from .._limits import timed_out
 from .._senders import is_busy
-from .._tally import STEP_SIZE
+from .._tally import KERNEL_STEP_SIZE, STEP_SIZE
 from .._wants import DONE, FILE, SOCKET
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ class _Loads:
 
 async def drive(transfer: Transfer, want: int, sender: Sender, pace: Pace | None) -> None:
     """Wait for what the transfer wants, and step, until it is done."""
+    transfer.tally.most = KERNEL_STEP_SIZE
     # Most calls never want a file: a task group would double what they cost while they wait.
     while want == SOCKET and pace is None:
         await _wait_writable(sender)

@@ -190,7 +190,7 @@ class _Pump:
         try:
             want = self._context.run(self._transfer.step)
             if want == SOCKET and not self._is_writing and tally.sent - before in (most, STEP_SIZE):
-                # The kernel may take more.
+                # The kernel may take more: what is copied ends here, too.
                 self._turns.wait(self)
             elif want != SOCKET or not self._is_writing:
                 self._wait_for(want)

@@ -10,8 +10,8 @@ import logging
 from functools import cache, partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from ._failures import Progress, in_short
 from ._limits import Deadline
-from ._resets import Progress, in_short
 from .http import TruncatedError
 from .streams import sendall, sendfile
 

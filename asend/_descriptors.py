@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ZEROCOPYSEND: Final = "http.response.zerocopysend"
 
 
-class Descriptor:
+class NamedDescriptor:
     """What a `zerocopysend` names: an open descriptor, and not what its object makes of it.
 
     That of gzip decompresses, and has a descriptor as well. It stays the application's.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from ._bodies import BODY, Sending, call_of, read_now
-from ._descriptors import ZEROCOPYSEND, Descriptor
+from ._descriptors import ZEROCOPYSEND, NamedDescriptor
 from ._lookups import open_file
 from ._uvicorn import connection_of
 
@@ -201,7 +201,7 @@ class Response:
         self._check_order(ZEROCOPYSEND)
         file, offset, count = message["file"], message.get("offset"), message.get("count")
         more = bool(message.get("more_body", False))
-        raw = Descriptor(file)
+        raw = NamedDescriptor(file)
         first: Any = raw.position(file) if offset is None else offset  # as `check` finds out
         nbytes = raw.check(first, count)
         self._has_body = True

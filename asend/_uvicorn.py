@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from ._resets import end
+from ._failures import end
 
 if TYPE_CHECKING:
     import asyncio

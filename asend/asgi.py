@@ -39,7 +39,7 @@ class SendfileMiddleware:
         limits: The pace that a client has to keep meanwhile. None: no limit.
 
     Raises:
-        TypeError: `limits` are none.
+        TypeError: `limits` is no `Limits`.
         ValueError: `timeout` is negative.
 
     Under uvicorn, with httptools or h11, a file goes from the kernel to the client, over TLS in

@@ -42,7 +42,8 @@ class FileResponse(responses.FileResponse):
     """A file, or the ranges of it that were asked for, sent by `asend.sendfile` where it can be.
 
     Takes the place of Starlette's class of the same name, with the same arguments. Without
-    `SendfileMiddleware` around the application it is sent by messages, under every server.
+    `SendfileMiddleware` around the application it is sent by messages; or by the server's own
+    `http.response.pathsend`, where there is one, the whole file is asked for and no option is set.
 
     Args:
         path: As there.
@@ -55,12 +56,12 @@ class FileResponse(responses.FileResponse):
         content_disposition_type: As there.
         timeout: The most seconds for all of the body. None: what the middleware has.
         limits: The pace that the client has to keep. None: what the middleware has; without one,
-            no longer than 60 s without a byte.
+            no longer than 60 s without a byte, or whatever a server has that sends it itself.
         progress: Called with each number of bytes of the body that the kernel took; where the
             connection cannot be reached, that the server took.
 
     Raises:
-        TypeError: `limits` or `progress` are none.
+        TypeError: `limits` is no `Limits`, or `progress` cannot be called.
         ValueError: `timeout` is negative.
 
     More than the original it answers If-Match and If-Unmodified-Since, and 304 to If-None-Match

@@ -19,8 +19,8 @@ from aiohttp.web_fileresponse import CONTENT_TYPES, FALLBACK_CONTENT_TYPE
 from aiohttp.web_fileresponse import FileResponse as StockFileResponse
 
 from .._arguments import as_seconds, check_watchers
+from .._failures import Progress, end, in_short, is_too_slow
 from .._limits import DEFAULT_LIMITS
-from .._resets import Progress, end, in_short, is_too_slow
 from ..http import (
     CONDITIONS,
     FILES,
@@ -78,7 +78,7 @@ class FileResponse(StockFileResponse):
         cache: Of open files. None: one that all responses share.
 
     Raises:
-        TypeError: `limits` or `progress` are none.
+        TypeError: `limits` is no `Limits`, or `progress` cannot be called.
         ValueError: `timeout` is negative, or one of the encodings is another one.
 
     A client that breaks a limit is disconnected, and so is one whose file ended before its length:

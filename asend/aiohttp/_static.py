@@ -108,9 +108,9 @@ def add_static(
         options: See `StaticOptions`.
 
     Raises:
-        TypeError: `limits` are none.
-        ValueError: There is no such folder, or the prefix is none; `timeout` is negative, or one
-            of the encodings is another one.
+        TypeError: `limits` is no `Limits`.
+        ValueError: There is no such folder, or the prefix does not start with "/"; `timeout` is
+            negative, or one of the encodings is another one.
     """
     if not prefix.startswith("/"):
         raise ValueError(f"a prefix starts with '/' (got {prefix!r})")

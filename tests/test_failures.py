@@ -9,7 +9,7 @@ import socket
 import pytest
 from conftest import ASYNCIO
 
-from asend._resets import end, in_short, is_too_slow
+from asend._failures import end, in_short, is_too_slow
 
 
 @pytest.mark.anyio

@@ -15,6 +15,7 @@ import anyio
 import pytest
 import uvloop
 from asgi_servers import kind, server  # noqa: F401  # fixtures
+from waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,7 +123,7 @@ class Peer:
         self.other.close()
 
     def is_full(self) -> bool:
-        return not select.select([], [self.sock], [], 0)[1]
+        return is_full(self.sock)
 
     def read_now(self, most: int = 1 << 30) -> bytes:
         """Read what is there."""
@@ -159,23 +160,46 @@ class Peer:
 
     async def until_full(self) -> None:
         """Wait until the sender has to wait."""
-        while not self.is_full():
+        await until_full(self.sock)
+
+
+def is_full(end: socket.socket | int) -> bool:
+    """Whether the kernel takes no more now."""
+    return not select.select([], [end], [], 0)[1]
+
+
+async def until_full(end: socket.socket | int) -> None:
+    """Wait until the kernel takes no more."""
+    # Where it takes all that there is, pytest-timeout would end the whole run.
+    with anyio.fail_after(PATIENCE):
+        while not is_full(end):
             await anyio.sleep(0.001)
+
+
+# Small, and of a fixed size, so that there is something to wait for at every stage.
+BUFFER = 65536
 
 
 def unix_pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair()
 
 
+def listen() -> socket.socket:
+    """Listen for what is to read: what is accepted here does not grow its buffer."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    return listener
+
+
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    with socket.socket() as listener:
-        # Small buffers, so that there is something to wait for.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        other = socket.create_connection(listener.getsockname())
-        sock, _ = listener.accept()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    """A TCP connection: what sends, and what reads."""
+    with listen() as listener:
+        sock = socket.create_connection(listener.getsockname())
+        other, _ = listener.accept()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+    sock.setblocking(False)
     return sock, other
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import select
 import signal
 import socket
 import ssl
@@ -23,7 +22,17 @@ import pytest
 import trio
 import trustme
 from anyio.streams.tls import TLSStream
-from conftest import ASYNCIO, TRIO, descriptors, unix_pair
+from conftest import (
+    ASYNCIO,
+    BUFFER,
+    TRIO,
+    descriptors,
+    is_full,
+    listen,
+    tcp_pair,
+    unix_pair,
+    until_full,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -293,12 +302,10 @@ class Ends:
     others: list[Any] = field(default_factory=list)
 
     def is_full(self) -> bool:
-        return not select.select([], [self.fd], [], 0)[1]
+        return is_full(self.fd)
 
     async def until_full(self) -> None:
-        """Wait until the kernel takes no more."""
-        while not self.is_full():
-            await anyio.sleep(0.001)
+        await until_full(self.fd)
 
 
 async def _nothing(_: bytes = b"") -> None:
@@ -374,28 +381,6 @@ def of_trio(stream: Any, sock: socket.socket, far: Far) -> Ends:
     )
 
 
-# Small, and of a fixed size, so that there is something to wait for at every stage.
-_BUFFER = 65536
-
-
-def listen() -> socket.socket:
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-    listener.bind(("127.0.0.1", 0))
-    listener.listen()
-    return listener
-
-
-def connected() -> tuple[socket.socket, socket.socket]:
-    """A TCP connection of which the far end does not grow its buffer."""
-    with listen() as listener:
-        sock = socket.create_connection(listener.getsockname())
-        other, _ = listener.accept()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
-    sock.setblocking(False)
-    return sock, other
-
-
 async def _encrypted(far: TLSFar, open_one: Awaitable[Any]) -> Any:
     """Await the opening of our end, while the far one shakes hands."""
     async with anyio.create_task_group() as group:
@@ -404,7 +389,7 @@ async def _encrypted(far: TLSFar, open_one: Awaitable[Any]) -> Any:
 
 
 async def _open_writer(kind: str) -> Ends:
-    sock, other = unix_pair() if kind == "writer-unix" else connected()
+    sock, other = unix_pair() if kind == "writer-unix" else tcp_pair()
     if kind != "writer-tls":
         return of_writer(*await asyncio.open_connection(sock=sock), Far(other))
     far = TLSFar(other)
@@ -413,7 +398,7 @@ async def _open_writer(kind: str) -> Ends:
 
 
 async def _open_fastnet(kind: str) -> Ends:
-    sock, other = connected()
+    sock, other = tcp_pair()
     loop = asyncio.get_running_loop()
     if kind == "fastnet-tcp":
         return of_writer(*await aiofastnet.open_connection(loop, sock=sock), Far(other))
@@ -425,7 +410,7 @@ async def _open_fastnet(kind: str) -> Ends:
 
 
 async def _open_transport(kind: str) -> Ends:
-    sock, other = connected()
+    sock, other = tcp_pair()
     factory = BufferedRecorder if kind == "buffered" else Recorder
     loop = asyncio.get_running_loop()
     if kind != "transport-tls":
@@ -476,7 +461,7 @@ async def _open_anyio(kind: str) -> Ends:
         stream = await anyio.connect_tcp("127.0.0.1", listener.getsockname()[1])
         other, _ = listener.accept()
     sock = stream.extra(anyio.abc.SocketAttribute.raw_socket)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
     if kind == "anyio-tcp":
         return of_anyio(stream, Far(other))
     far = TLSFar(other)
@@ -487,7 +472,7 @@ async def _open_anyio(kind: str) -> Ends:
 
 
 async def _open_trio(kind: str) -> Ends:
-    sock, other = unix_pair() if kind == "trio-unix" else connected()
+    sock, other = unix_pair() if kind == "trio-unix" else tcp_pair()
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
     if kind != "trio-tls":
         return of_trio(stream, sock, Far(other))

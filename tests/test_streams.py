@@ -23,7 +23,7 @@ import anyio.lowlevel
 import pytest
 import trio
 from anyio.streams.stapled import StapledByteStream
-from conftest import ASYNCIO, DATA, TRIO
+from conftest import ASYNCIO, DATA, TRIO, tcp_pair
 from stream_kinds import (
     ALL,
     PIPES,
@@ -35,7 +35,6 @@ from stream_kinds import (
     Far,
     PipeFar,
     Recorder,
-    connected,
     on,
     on_asyncio,
     open_ends,
@@ -193,8 +192,7 @@ async def test_a_call_right_after_a_cancelled_one_leaves_the_protocol_as_it_was(
     """The cancelled one has its clean-up left, and its watch still on the transport."""
     protocol = ends.transport.get_protocol()
     task = asyncio.ensure_future(asend.sendall(ends.stream, LARGE))
-    while not ends.is_full():
-        await asyncio.sleep(0.001)
+    await ends.until_full()
     reading = asyncio.ensure_future(ends.far.read(3 * len(LARGE)))
     task.cancel()
     second = asyncio.ensure_future(asend.sendall(ends.stream, LARGE))
@@ -219,8 +217,7 @@ async def test_a_transport_on_which_asyncio_sends_a_file_is_busy(
 
     with path.open("rb") as file:
         task = asyncio.ensure_future(loop.sendfile(ends.transport, file))
-        while not ends.is_full():
-            await asyncio.sleep(0.001)
+        await ends.until_full()
         for data in (b"small", bytearray(b"small")):
             with pytest.raises(asend.BusyResourceError):
                 await asend.sendall(ends.stream, data)
@@ -1601,7 +1598,7 @@ async def test_a_transport_without_socket_is_refused() -> None:
 @pytest.fixture
 async def foreign(anyio_backend: object) -> AsyncIterator[tuple[Any, Far]]:
     """A StreamWriter of a loop that is not this one, but of its kind."""
-    sock, other = connected()
+    sock, other = tcp_pair()
     is_trio = anyio_backend == ("trio", {})
     loop = asyncio.SelectorEventLoop() if is_trio else type(asyncio.get_running_loop())()
 
@@ -1664,7 +1661,7 @@ async def open_and_detach(kind: str) -> tuple[Any, Far]:
 
 @pytest.mark.parametrize("anyio_backend", ASYNCIO, indirect=True)
 async def test_a_stream_of_trio_is_refused_under_asyncio() -> None:
-    sock, other = connected()
+    sock, other = tcp_pair()
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
 
     await refused(stream, TypeError, "only under trio")
@@ -1715,7 +1712,7 @@ async def test_carriers_in_a_circle_are_refused() -> None:
 
 
 async def test_a_socket_is_a_stream(file: Any) -> None:
-    sock, other = connected()
+    sock, other = tcp_pair()
     far = Far(other)
 
     async with anyio.create_task_group() as group:

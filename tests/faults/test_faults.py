@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from conftest import BUFFER, listen
 from expected import RUNTIMES, Case, ends, every_case
 from sender import HOME, SMALL, TAIL
 from tracing import STRACE, Seen, faults, read
@@ -35,7 +36,6 @@ OFFSETS = [17 * number for number in range(CALLS)]
 PATIENCE = 40
 # What is cut off of an encrypted stream with the record that it ends in.
 RECORD = 16384
-_BUFFER = 65536
 
 # Or one fault in three, each on every runtime.
 IS_ALL = os.environ.get("ASEND_FAULTS") == "all"
@@ -97,11 +97,7 @@ class Peers:
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
         self._context = context
-        self._listener = socket.socket()
-        # Small, so that there is something to wait for.
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-        self._listener.bind(("127.0.0.1", 0))
-        self._listener.listen()
+        self._listener = listen()
         self.address = self._listener.getsockname()
         self._received = [bytearray() for _ in range(CALLS)]
         self._threads = [threading.Thread(target=self._accept)]
@@ -131,7 +127,7 @@ class Peers:
                 pass
 
     def _read_all(self, sock: socket.socket, received: bytearray) -> None:
-        while block := sock.recv(_BUFFER):
+        while block := sock.recv(BUFFER):
             received += block
 
     def close(self, *, is_sender_dead: bool) -> list[bytes]:

@@ -97,7 +97,7 @@ class Link:
         return self.ends.transport.get_write_buffer_size()
 
     def is_full(self) -> bool:
-        return not select.select([], [self.ends.fd], [], 0)[1]
+        return self.ends.is_full()
 
     def sendall(self, data: Any, **options: Any) -> Any:
         send = asend.sock_sendall if self.is_socket else asend.sendall
@@ -118,9 +118,7 @@ async def open_link(kind: str) -> AsyncIterator[Link]:
 @contextlib.asynccontextmanager
 async def _open_socket(kind: str) -> AsyncIterator[Ends]:
     sock, other = tcp_pair() if kind.endswith("tcp") else unix_pair()
-    sock.setblocking(False)
-    if kind == "sock-timed":
-        sock.settimeout(60)
+    sock.settimeout(60 if kind == "sock-timed" else 0)
     number = sock.fileno()
     stream: Any = trio.socket.from_stdlib_socket(sock) if kind.startswith("trio") else sock
 

@@ -77,7 +77,7 @@ def empty_cache() -> Iterator[None]:
 
 
 @pytest.fixture
-def circles() -> Iterator[None]:
+def circles(only_new_is_collected: None) -> Iterator[None]:
     """Clear up behind aiohttp, whose task and exception refer to each other, and so to the file."""
     yield
     gc.collect()
@@ -1899,26 +1899,23 @@ async def test_a_client_that_resets_its_connection_is_no_news(
     assert log.lines == []
 
 
+@pytest.mark.usefixtures("no_collection")
 async def test_the_file_is_closed_with_the_connection(large: Path) -> None:
     """And not when the garbage collector comes by."""
     handler = Watched(large, limits=Limits(stall=0.3))
-    gc.disable()
-    try:
-        async with served(handler) as server:
-            for ends in (Client.reset, None):
-                async with server.connected(4096) as client:
-                    handler.__init__(large, limits=Limits(stall=0.3))  # type: ignore[misc]  # anew
-                    await client.send()
-                    await handler.moved.wait()
-                    during = opened_below(large)
-                    if ends is not None:
-                        ends(client)
-                    await handler.outcome
-                    while opened_below(large):
-                        await asyncio.sleep(0.01)
-                assert during
-    finally:
-        gc.enable()
+    async with served(handler) as server:
+        for ends in (Client.reset, None):
+            async with server.connected(4096) as client:
+                handler.__init__(large, limits=Limits(stall=0.3))  # type: ignore[misc]  # anew
+                await client.send()
+                await handler.moved.wait()
+                during = opened_below(large)
+                if ends is not None:
+                    ends(client)
+                await handler.outcome
+                while opened_below(large):
+                    await asyncio.sleep(0.01)
+            assert during
 
 
 async def test_a_connection_that_is_lost_between_two_parts_is_no_news(

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from itertools import pairwise
@@ -958,20 +958,6 @@ class Unreadable(io.BytesIO):
         return super().read(size)
 
 
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Leave cycles alone, after one last look for them, and what there is by now out of sight."""
-    gc.collect()
-    # Else looking at all of a test run would take the loop half a second.
-    gc.freeze()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        gc.unfreeze()
-
-
 def transfers_alive() -> list[object]:
     return [o for o in gc.get_objects() if isinstance(o, (Octets, Vectors, FileTransfer))]
 
@@ -979,6 +965,7 @@ def transfers_alive() -> list[object]:
 @pytest.mark.anyio
 @on_asyncio
 @pytest.mark.parametrize("ending", ["broken", "stalled", "timed out", "cancelled", "done"])
+@pytest.mark.usefixtures("no_collection")
 async def test_a_call_that_waited_leaves_no_cycle(
     ending: str, send: Callable[..., Any], unix_peer: Peer
 ) -> None:
@@ -986,26 +973,25 @@ async def test_a_call_that_waited_leaves_no_cycle(
 
     The error may be what ends the task, which `asyncio.timeout` refers to.
     """
-    with no_collection():
-        options: dict[str, Any] = {
-            "stalled": {"limits": asend.Limits(stall=0.05)},
-            "timed out": {"timeout": 0.05},
-        }.get(ending, {})
-        task = asyncio.ensure_future(send(unix_peer.sock, **{"timeout": 60} | options))
-        await unix_peer.until_full()
-        was_alive = len(transfers_alive())
-        if ending == "broken":
-            unix_peer.other.close()
-        elif ending == "cancelled":
-            task.cancel()
-        elif ending == "done":
-            await unix_peer.read(len(DATA))
-        await asyncio.wait([task])
-        has_failed = task.cancelled() or task.exception() is not None
-        del task
-        # The loop lets go of its last callback a turn later.
-        await asyncio.sleep(0)
-        left = len(transfers_alive())
+    options: dict[str, Any] = {
+        "stalled": {"limits": asend.Limits(stall=0.05)},
+        "timed out": {"timeout": 0.05},
+    }.get(ending, {})
+    task = asyncio.ensure_future(send(unix_peer.sock, **{"timeout": 60} | options))
+    await unix_peer.until_full()
+    was_alive = len(transfers_alive())
+    if ending == "broken":
+        unix_peer.other.close()
+    elif ending == "cancelled":
+        task.cancel()
+    elif ending == "done":
+        await unix_peer.read(len(DATA))
+    await asyncio.wait([task])
+    has_failed = task.cancelled() or task.exception() is not None
+    del task
+    # The loop lets go of its last callback a turn later.
+    await asyncio.sleep(0)
+    left = len(transfers_alive())
 
     assert has_failed == (ending != "done")
     assert (was_alive, left) == (1, 0)
@@ -1013,6 +999,7 @@ async def test_a_call_that_waited_leaves_no_cycle(
 
 @pytest.mark.anyio
 @on_asyncio
+@pytest.mark.usefixtures("no_collection")
 async def test_a_call_that_fails_and_is_cancelled_at_once_leaves_no_cycle(unix_peer: Peer) -> None:
     """Its own error is raised nowhere then."""
 
@@ -1023,16 +1010,15 @@ async def test_a_call_that_fails_and_is_cancelled_at_once_leaves_no_cycle(unix_p
             asyncio.get_running_loop().call_soon(calls.pop())
             raise KeyError("no more")
 
-    with no_collection():
-        task = asyncio.ensure_future(asend.sock_sendall(unix_peer.sock, DATA, progress=progress))
-        await unix_peer.until_full()
-        calls.append(task.cancel)
-        await unix_peer.read(STEP_SIZE)
-        await asyncio.wait([task])
-        was_cancelled = task.cancelled()
-        del task
-        await asyncio.sleep(0)
-        left = len(transfers_alive())
+    task = asyncio.ensure_future(asend.sock_sendall(unix_peer.sock, DATA, progress=progress))
+    await unix_peer.until_full()
+    calls.append(task.cancel)
+    await unix_peer.read(STEP_SIZE)
+    await asyncio.wait([task])
+    was_cancelled = task.cancelled()
+    del task
+    await asyncio.sleep(0)
+    left = len(transfers_alive())
 
     assert was_cancelled
     assert left == 0
@@ -1041,29 +1027,29 @@ async def test_a_call_that_fails_and_is_cancelled_at_once_leaves_no_cycle(unix_p
 @pytest.mark.anyio
 @on_asyncio
 @pytest.mark.parametrize("is_heard", [True, False], ids=["heard", "unheard"])
+@pytest.mark.usefixtures("no_collection")
 async def test_a_file_that_cannot_be_read_leaves_no_cycle(is_heard: bool, unix_peer: Peer) -> None:
     """Its error waits for what was read before; the call may end before it is raised."""
     file = Unreadable(DATA)
-    with no_collection():
 
-        async def run() -> None:
-            with suppress(OSError, asyncio.CancelledError):
-                await asend.sock_sendfile(unix_peer.sock, file)
+    async def run() -> None:
+        with suppress(OSError, asyncio.CancelledError):
+            await asend.sock_sendfile(unix_peer.sock, file)
 
-        task = asyncio.ensure_future(run())
-        while not file.has_failed.is_set():
-            await asyncio.sleep(0)
-        await unix_peer.until_full()
-        if is_heard:
-            await unix_peer.read(STEP_SIZE)
-        else:
-            task.cancel()
-        await task
-        del task
-        # The thread that read may not have let go of the transfer yet.
-        with anyio.move_on_after(5):
-            while transfers_alive():
-                await asyncio.sleep(0.001)
-        left = len(transfers_alive())
+    task = asyncio.ensure_future(run())
+    while not file.has_failed.is_set():
+        await asyncio.sleep(0)
+    await unix_peer.until_full()
+    if is_heard:
+        await unix_peer.read(STEP_SIZE)
+    else:
+        task.cancel()
+    await task
+    del task
+    # The thread that read may not have let go of the transfer yet.
+    with anyio.move_on_after(5):
+        while transfers_alive():
+            await asyncio.sleep(0.001)
+    left = len(transfers_alive())
 
     assert left == 0

@@ -39,7 +39,6 @@ from stream_kinds import (
     on_asyncio,
     open_ends,
 )
-from test_drivers import no_collection
 from test_files import Gated, Opaque
 
 import asend
@@ -162,24 +161,24 @@ def written_before(stage: str) -> bytes:
 
 @on(["transport"])
 @pytest.mark.parametrize("limits", [None, asend.Limits(stall=20)], ids=["", "limits"])
+@pytest.mark.usefixtures("no_collection")
 async def test_a_call_on_a_transport_that_waited_leaves_no_cycle(
     limits: asend.Limits | None, ends: Ends, tmp_path: Path
 ) -> None:
     """The file would stay open till the next collection."""
     path = tmp_path / "file"
     path.write_bytes(LARGE)
-    with no_collection():
-        file = path.open("rb", buffering=0)
-        was_dropped = weakref.ref(file)
+    file = path.open("rb", buffering=0)
+    was_dropped = weakref.ref(file)
 
-        async with anyio.create_task_group() as group:
-            group.start_soon(partial(asend.sendfile, ends.stream, file, limits=limits))
-            received = await ends.far.read(len(LARGE))
-        file.close()
-        del file, group
-        # The loop lets go of its last callback a turn later.
-        await asyncio.sleep(0)
-        left = was_dropped()
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(asend.sendfile, ends.stream, file, limits=limits))
+        received = await ends.far.read(len(LARGE))
+    file.close()
+    del file, group
+    # The loop lets go of its last callback a turn later.
+    await asyncio.sleep(0)
+    left = was_dropped()
 
     assert received == LARGE
     assert left is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 import logging
 import os
 import select
@@ -247,8 +248,28 @@ def tcp_peer() -> Iterator[Peer]:
 DATA = b"".join(b"%d," % n for n in range(450_000))
 
 
+@pytest.fixture(scope="session")
+def data_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file with DATA, to be read only."""
+    path = tmp_path_factory.mktemp("data") / "file"
+    path.write_bytes(DATA)
+    path.chmod(0o444)
+    yield path
+    # Whom the mode does not stop has changed what others are to read.
+    assert path.read_bytes() == DATA
+
+
+@pytest.fixture(scope="session")
+def zipped_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, compressed."""
+    path = tmp_path_factory.mktemp("data") / "file.gz"
+    path.write_bytes(gzip.compress(DATA, 1))
+    return path
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
+    """A file with DATA of a test's own."""
     path = tmp_path / "file"
     path.write_bytes(DATA)
     return path

@@ -72,9 +72,9 @@ def first_line(value: object) -> str:
 
 
 @pytest.fixture(params=["sendall", "sendmsg", "sendfile"])
-def call(request: pytest.FixtureRequest, path: Path) -> Iterator[Any]:
+def call(request: pytest.FixtureRequest, data_file: Path) -> Iterator[Any]:
     """Each of the three, with arguments that are right."""
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         yield {
             "sendall": lambda sock, **options: asend.sock_sendall(sock, DATA, **options),
             "sendmsg": lambda sock, **options: asend.sock_sendmsg(sock, [DATA], **options),
@@ -141,9 +141,9 @@ async def test_wrong_flags_are_refused(flags: Any, error: Any, unix_peer: Peer) 
 
 @pytest.mark.parametrize(("arguments", "error", "words"), FILE_ERRORS, ids=first_line)
 async def test_a_wrong_offset_or_count_is_refused(
-    arguments: tuple[Any, ...], error: type[Exception], words: str, path: Path, unix_peer: Peer
+    arguments: tuple[Any, ...], error: type[Exception], words: str, data_file: Path, unix_peer: Peer
 ) -> None:
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         file.seek(7)
         with pytest.raises(error, match=f"^{re.escape(words)}$") as caught:
             await asend.sock_sendfile(unix_peer.sock, file, *arguments)
@@ -152,9 +152,9 @@ async def test_a_wrong_offset_or_count_is_refused(
     assert_not_started(caught.value, unix_peer)
 
 
-async def test_a_text_file_is_refused(path: Path, unix_peer: Peer) -> None:
+async def test_a_text_file_is_refused(data_file: Path, unix_peer: Peer) -> None:
     words = "file should be opened in binary mode"
-    with path.open() as file, pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+    with data_file.open() as file, pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
         await asend.sock_sendfile(unix_peer.sock, file)
     with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
         await asend.sock_sendfile(unix_peer.sock, io.StringIO("text"))
@@ -173,8 +173,8 @@ async def test_what_is_no_file_is_refused(file: Any, unix_peer: Peer) -> None:
     assert unix_peer.read_now() == b""
 
 
-async def test_a_closed_file_is_refused(path: Path, unix_peer: Peer) -> None:
-    for file in (path.open("rb"), io.BytesIO(DATA)):
+async def test_a_closed_file_is_refused(data_file: Path, unix_peer: Peer) -> None:
+    for file in (data_file.open("rb"), io.BytesIO(DATA)):
         file.close()
         with pytest.raises(ValueError, match=r"^I/O operation on closed file$"):
             await asend.sock_sendfile(unix_peer.sock, file)
@@ -206,8 +206,8 @@ async def test_a_directory_is_refused(tmp_path: Path, unix_peer: Peer) -> None:
     assert unix_peer.read_now() == b""
 
 
-async def test_a_count_beyond_the_end_sends_less(path: Path, peer: Peer) -> None:
-    with path.open("rb") as file:
+async def test_a_count_beyond_the_end_sends_less(data_file: Path, peer: Peer) -> None:
+    with data_file.open("rb") as file:
         sent = await asend.sock_sendfile(peer.sock, file, len(DATA) - 100, 2**70)
 
         assert sent == 100
@@ -216,9 +216,11 @@ async def test_a_count_beyond_the_end_sends_less(path: Path, peer: Peer) -> None
 
 
 @pytest.mark.parametrize("beyond", [0, 1, 10**6, 2**63 - 1 - len(DATA)])
-async def test_an_offset_beyond_the_end_sends_nothing(beyond: int, path: Path, peer: Peer) -> None:
+async def test_an_offset_beyond_the_end_sends_nothing(
+    beyond: int, data_file: Path, peer: Peer
+) -> None:
     counted: list[int] = []
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         file.seek(7)
         for count in (None, 10):
             sent = await asend.sock_sendfile(
@@ -263,9 +265,9 @@ async def test_an_ssl_socket_is_refused(call: Any, unix_peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
-async def test_a_file_needs_a_stream_socket(kind: int, path: Path) -> None:
+async def test_a_file_needs_a_stream_socket(kind: int, data_file: Path) -> None:
     sock, other = socket.socketpair(socket.AF_UNIX, kind)
-    with sock, other, path.open("rb") as file:
+    with sock, other, data_file.open("rb") as file:
         sock.setblocking(False)
         with pytest.raises(ValueError, match=r"^only SOCK_STREAM type sockets are supported$"):
             await asend.sock_sendfile(sock, file)

@@ -212,10 +212,10 @@ async def test_a_loop_without_writer_callbacks_sends_vectors(peer: Peer) -> None
 )
 @pytest.mark.parametrize("is_memory", [False, True], ids=["file", "memory"])
 async def test_a_loop_without_writer_callbacks_sends_files(
-    is_memory: bool, offset: int, count: int | None, path: Path, peer: Peer
+    is_memory: bool, offset: int, count: int | None, data_file: Path, peer: Peer
 ) -> None:
     counted: list[int] = []
-    with io.BytesIO(DATA) if is_memory else path.open("rb") as file:
+    with io.BytesIO(DATA) if is_memory else data_file.open("rb") as file:
         file.seek(99)
 
         received, sent = await receive(
@@ -232,11 +232,11 @@ async def test_a_loop_without_writer_callbacks_sends_files(
 @pytest.mark.anyio
 @on_proactor
 async def test_a_loop_without_writer_callbacks_refuses_what_needs_a_fallback(
-    path: Path, unix_peer: Peer
+    data_file: Path, unix_peer: Peer
 ) -> None:
     with pytest.raises(asend.SendfileNotAvailableError):
         await asend.sock_sendfile(unix_peer.sock, io.BytesIO(DATA), fallback=False)
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         received, _ = await receive(
             unix_peer, partial(asend.sock_sendfile, unix_peer.sock, file, fallback=False)
         )
@@ -321,11 +321,11 @@ def send_memory(sock: socket.socket, **options: Any) -> Awaitable[object]:
 
 
 @pytest.fixture(params=[send_octets, send_vectors, send_memory, "file"])
-def send(request: pytest.FixtureRequest, path: Path) -> Iterator[Callable[..., Any]]:
+def send(request: pytest.FixtureRequest, data_file: Path) -> Iterator[Callable[..., Any]]:
     if request.param != "file":
         yield request.param
         return
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
 
         def send_file(sock: socket.socket, **options: Any) -> Awaitable[object]:
             return asend.sock_sendfile(sock, file, **options)
@@ -476,10 +476,10 @@ async def test_a_small_send_to_a_dead_peer_says_how_far_it_came(unix_peer: Peer)
 
 @pytest.mark.anyio
 async def test_a_call_in_the_same_turn_as_the_end_of_another_is_not_busy(
-    anyio_backend_name: str, path: Path, unix_peer: Peer
+    anyio_backend_name: str, data_file: Path, unix_peer: Peer
 ) -> None:
     """Under trio it is chance whether the other is cleaning up before this one looks."""
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         for _ in range(30):
             async with anyio.create_task_group() as group:
                 group.start_soon(

@@ -132,10 +132,10 @@ def big(tmp_path: Path) -> Path:
 
 
 def test_a_cached_file_goes_by_the_kernel_in_steps(
-    path: Path, unix_peer: Peer, sendfiles: list[tuple[int, int]]
+    data_file: Path, unix_peer: Peer, sendfiles: list[tuple[int, int]]
 ) -> None:
     counted: list[int] = []
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
         file.read()
         transfer = transfer_of(unix_peer, file, progress=counted.append)
@@ -155,9 +155,9 @@ def test_a_cached_file_goes_by_the_kernel_in_steps(
     ("offset", "count"), [(0, 10), (7, None), (7, STEP_SIZE), (len(DATA) - 3, 100)]
 )
 def test_offset_and_count_choose_the_bytes(
-    offset: int, count: int | None, fallback: bool, path: Path, unix_peer: Peer
+    offset: int, count: int | None, fallback: bool, data_file: Path, unix_peer: Peer
 ) -> None:
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         file.seek(99)
         transfer = transfer_of(unix_peer, file, offset, count, fallback=fallback)
 
@@ -171,9 +171,9 @@ def test_offset_and_count_choose_the_bytes(
 
 @pytest.mark.parametrize("fallback", [True, False])
 def test_an_offset_beyond_the_end_sends_nothing_and_leaves_the_position(
-    fallback: bool, path: Path, unix_peer: Peer, sendfiles: list[tuple[int, int]]
+    fallback: bool, data_file: Path, unix_peer: Peer, sendfiles: list[tuple[int, int]]
 ) -> None:
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         file.seek(99)
         transfer = transfer_of(unix_peer, file, len(DATA) + 10, 5, fallback=fallback)
 
@@ -186,8 +186,8 @@ def test_an_offset_beyond_the_end_sends_nothing_and_leaves_the_position(
     assert transfer.tally.sent == 0
 
 
-def test_a_full_socket_is_waited_for(path: Path, unix_peer: Peer) -> None:
-    with path.open("rb") as file:
+def test_a_full_socket_is_waited_for(data_file: Path, unix_peer: Peer) -> None:
+    with data_file.open("rb") as file:
         file.read()
         transfer = transfer_of(unix_peer, file)
         while not unix_peer.is_full():
@@ -248,9 +248,9 @@ def test_a_file_that_shrinks_ends_where_it_ends(
     assert position == len(received)
 
 
-def test_a_peer_that_is_gone_is_no_reason_to_copy(path: Path, unix_peer: Peer) -> None:
+def test_a_peer_that_is_gone_is_no_reason_to_copy(data_file: Path, unix_peer: Peer) -> None:
     unix_peer.other.close()
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         file.read()
         transfer = transfer_of(unix_peer, file)
 
@@ -263,7 +263,7 @@ def test_a_peer_that_is_gone_is_no_reason_to_copy(path: Path, unix_peer: Peer) -
     "refusal", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTSOCK]
 )
 def test_a_kernel_that_refuses_at_first_is_not_asked_again(
-    refusal: int, path: Path, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
+    refusal: int, data_file: Path, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
 
@@ -273,7 +273,7 @@ def test_a_kernel_that_refuses_at_first_is_not_asked_again(
         raise OSError(refusal, os.strerror(refusal))
 
     monkeypatch.setattr(os, "sendfile", refusing)
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         file.read()
         transfer = transfer_of(unix_peer, file, 5)
 
@@ -288,10 +288,10 @@ def test_a_kernel_that_refuses_at_first_is_not_asked_again(
 
 
 def test_a_block_that_is_cached_is_read_where_it_is_sent(
-    path: Path, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
+    data_file: Path, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "sendfile")
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         file.read()
         transfer = transfer_of(unix_peer, file, 3, len(DATA) - 10)
 
@@ -303,11 +303,11 @@ def test_a_block_that_is_cached_is_read_where_it_is_sent(
 
 
 def test_a_block_that_is_not_cached_is_read_ahead(
-    path: Path, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
+    data_file: Path, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "sendfile")
     monkeypatch.setattr(_by_copy, "PageCache", ColdCache)
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         transfer = transfer_of(unix_peer, file)
 
         received, wants = run(transfer, unix_peer)
@@ -356,7 +356,7 @@ def test_a_call_that_ends_just_after_it_could_read_sets_the_position(
 
 @pytest.mark.parametrize("is_handed_over", [False, True], ids=["steps", "rest"])
 def test_a_block_that_a_thread_reads_is_not_read_a_second_time(
-    is_handed_over: bool, path: Path, monkeypatch: pytest.MonkeyPatch
+    is_handed_over: bool, data_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its read makes the block seem ready, before it is."""
 
@@ -385,7 +385,7 @@ def test_a_block_that_a_thread_reads_is_not_read_a_second_time(
         return block
 
     monkeypatch.setattr(_by_copy, "PageCache", ColdCache)
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         transfer = FileTransfer(sock, file, 0, None, True, None, by_kernel=False)  # type: ignore[arg-type]  # all that it uses
         assert transfer.step() == FILE
         transfer.load()
@@ -471,13 +471,13 @@ def test_memory_is_sent_a_block_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_kernel_that_refuses_is_an_error_without_fallback(
-    path: Path, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
+    data_file: Path, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refusing(*_: int) -> int:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
     monkeypatch.setattr(os, "sendfile", refusing)
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         file.read()
         transfer = transfer_of(unix_peer, file, fallback=False)
 
@@ -490,10 +490,10 @@ def test_a_kernel_that_refuses_is_an_error_without_fallback(
 
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.EIO, errno.EPIPE])
 def test_an_error_after_the_first_byte_is_raised(
-    error: int, path: Path, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
+    error: int, data_file: Path, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the kernel could send before, it can send; and no byte goes twice."""
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         file.read()
         transfer = transfer_of(unix_peer, file)
         transfer.step()
@@ -513,10 +513,10 @@ def test_an_error_after_the_first_byte_is_raised(
 
 
 def test_without_os_sendfile_a_file_is_copied(
-    path: Path, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
+    data_file: Path, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "sendfile")
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         transfer = transfer_of(unix_peer, file, 3, len(DATA))
         with pytest.raises(SendfileNotAvailableError, match="not available"):
             transfer_of(unix_peer, file, fallback=False)
@@ -940,9 +940,9 @@ def test_an_object_whose_descriptor_is_none_is_read(
 
 
 def test_an_object_with_no_more_than_a_descriptor_goes_by_the_kernel(
-    path: Path, unix_peer: Peer, sendfiles: list[tuple[int, int]]
+    data_file: Path, unix_peer: Peer, sendfiles: list[tuple[int, int]]
 ) -> None:
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
 
         class Bare:
             fileno = file.fileno
@@ -957,9 +957,11 @@ def test_an_object_with_no_more_than_a_descriptor_goes_by_the_kernel(
     assert sendfiles
 
 
-def test_a_buffered_file_that_was_read_before_stays_in_step(path: Path, unix_peer: Peer) -> None:
+def test_a_buffered_file_that_was_read_before_stays_in_step(
+    data_file: Path, unix_peer: Peer
+) -> None:
     """CPython's loops call os.lseek behind the buffer, which then gives bytes of before."""
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         file.read(10)
         transfer = transfer_of(unix_peer, file, 2, 50)
 
@@ -983,9 +985,9 @@ def test_what_was_written_to_the_object_before_is_sent(path: Path, unix_peer: Pe
 
 
 def test_an_unbuffered_file_goes_by_the_kernel(
-    path: Path, unix_peer: Peer, sendfiles: list[tuple[int, int]]
+    data_file: Path, unix_peer: Peer, sendfiles: list[tuple[int, int]]
 ) -> None:
-    with path.open("rb", buffering=0) as file:
+    with data_file.open("rb", buffering=0) as file:
         transfer = transfer_of(unix_peer, file, fallback=False)
 
         received, _ = run(transfer, unix_peer)
@@ -1137,13 +1139,13 @@ def fill(peer: Peer) -> None:
 @pytest.mark.parametrize("sent_any", [False, True])
 @pytest.mark.parametrize("kind", ["file", "memory", "object"])
 def test_the_position_is_after_what_was_sent_or_where_it_was(
-    kind: str, sent_any: bool, path: Path, unix_peer: Peer
+    kind: str, sent_any: bool, data_file: Path, unix_peer: Peer
 ) -> None:
     class Object(io.BytesIO):
         pass
 
     file: Any = {
-        "file": lambda: path.open("rb"),
+        "file": lambda: data_file.open("rb"),
         "memory": lambda: io.BytesIO(DATA),
         "object": lambda: Object(DATA),
     }[kind]()
@@ -1183,9 +1185,9 @@ def test_an_object_that_is_where_it_has_to_be_closes_quickly(unix_peer: Peer) ->
 
 
 def test_a_file_closed_meanwhile_is_still_sent_and_no_error_at_the_end(
-    path: Path, unix_peer: Peer
+    data_file: Path, unix_peer: Peer
 ) -> None:
-    file = path.open("rb")
+    file = data_file.open("rb")
     transfer = transfer_of(unix_peer, file)
     transfer.step()
     transfer.hold(unix_peer.sock)
@@ -1197,8 +1199,8 @@ def test_a_file_closed_meanwhile_is_still_sent_and_no_error_at_the_end(
     assert received == DATA
 
 
-def test_a_held_descriptor_is_released_once(path: Path, unix_peer: Peer) -> None:
-    with path.open("rb") as file:
+def test_a_held_descriptor_is_released_once(data_file: Path, unix_peer: Peer) -> None:
+    with data_file.open("rb") as file:
         before = descriptors()
         transfer = transfer_of(unix_peer, file)
         transfer.hold(unix_peer.sock)
@@ -1206,15 +1208,15 @@ def test_a_held_descriptor_is_released_once(path: Path, unix_peer: Peer) -> None
 
         transfer.close()
         # Would close the number of another.
-        with path.open("rb"):
+        with data_file.open("rb"):
             transfer.close()
 
         assert len(held) == 1
         assert descriptors() == before
 
 
-def test_what_is_left_of_a_file_is_a_part_of_it(path: Path, unix_peer: Peer) -> None:
-    with path.open("rb") as file:
+def test_what_is_left_of_a_file_is_a_part_of_it(data_file: Path, unix_peer: Peer) -> None:
+    with data_file.open("rb") as file:
         transfer = transfer_of(unix_peer, file, 5, STEP_SIZE, fallback=False)
         transfer.step()
 
@@ -1309,9 +1311,9 @@ def test_a_descriptor_is_held_until_the_thread_that_reads_has_ended(
     assert cold.reads == [0]
 
 
-def test_a_socket_that_is_no_socket_any_more_is_an_error(path: Path) -> None:
+def test_a_socket_that_is_no_socket_any_more_is_an_error(data_file: Path) -> None:
     sock, other = socket.socketpair()
-    with path.open("rb") as file, other:
+    with data_file.open("rb") as file, other:
         file.read()
         transfer = FileTransfer(sock, file, 0, None, True, None)
         sock.close()

@@ -65,20 +65,19 @@ class Gated(Opaque):
 
 
 @pytest.fixture(params=["kernel", "copy", "memory", "object", "gzip", "unbuffered"])
-def file(request: pytest.FixtureRequest, path: Path, monkeypatch: Any) -> Iterator[Any]:
+def file(
+    request: pytest.FixtureRequest, data_file: Path, zipped_file: Path, monkeypatch: Any
+) -> Iterator[Any]:
     """DATA as each kind of file that can seek."""
     if request.param == "copy":
         monkeypatch.delattr(os, "sendfile")
-    zipped = path.with_suffix(".gz")
-    if request.param == "gzip":
-        zipped.write_bytes(gzip.compress(DATA, 1))
     kinds: dict[str, Callable[[], Any]] = {
-        "kernel": lambda: path.open("rb"),
-        "copy": lambda: path.open("rb"),
-        "unbuffered": lambda: path.open("rb", buffering=0),
+        "kernel": lambda: data_file.open("rb"),
+        "copy": lambda: data_file.open("rb"),
+        "unbuffered": lambda: data_file.open("rb", buffering=0),
         "memory": lambda: io.BytesIO(DATA),
         "object": lambda: Opaque(DATA),
-        "gzip": lambda: gzip.open(zipped, "rb"),
+        "gzip": lambda: gzip.open(zipped_file, "rb"),
     }
     file = kinds[request.param]()
     yield file
@@ -126,10 +125,10 @@ async def test_a_range_is_sent_and_the_position_set(
 
 
 async def test_a_buffered_file_that_was_read_before_reads_on_rightly(
-    path: Path, unix_peer: Peer
+    data_file: Path, unix_peer: Peer
 ) -> None:
     """os.lseek behind its back leaves a BufferedReader with wrong bytes in its buffer."""
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         file.read(10)
         await asend.sock_sendfile(unix_peer.sock, file, 100, 50)
 
@@ -619,8 +618,10 @@ async def test_without_fallback_what_cannot_be_is_refused(name: str, unix_peer: 
     assert unix_peer.read_now() == b""
 
 
-async def test_without_fallback_a_regular_file_goes_by_the_kernel(path: Path, peer: Peer) -> None:
-    with path.open("rb") as file:
+async def test_without_fallback_a_regular_file_goes_by_the_kernel(
+    data_file: Path, peer: Peer
+) -> None:
+    with data_file.open("rb") as file:
         sent, received = await receive(
             peer, lambda: asend.sock_sendfile(peer.sock, file, fallback=False)
         )
@@ -634,9 +635,9 @@ async def test_without_fallback_a_regular_file_goes_by_the_kernel(path: Path, pe
 
 @pytest.mark.parametrize("fallback", [True, False])
 async def test_a_file_that_was_dropped_from_the_cache_is_sent(
-    fallback: bool, path: Path, peer: Peer
+    fallback: bool, data_file: Path, peer: Peer
 ) -> None:
-    with path.open("rb+") as file:
+    with data_file.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         sent, received = await receive(
@@ -649,13 +650,13 @@ async def test_a_file_that_was_dropped_from_the_cache_is_sent(
 
 @pytest.mark.parametrize("answer", [None, False])
 async def test_a_file_of_which_the_cache_tells_nothing_is_sent(
-    answer: bool | None, path: Path, peer: Peer, monkeypatch: pytest.MonkeyPatch
+    answer: bool | None, data_file: Path, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None: the system does not tell. False for ever: the file system has no page cache."""
     monkeypatch.setattr(_residency.PageCache, "has", lambda *_: answer)
     counted: list[int] = []
 
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         sent, received = await receive(
             peer, lambda: asend.sock_sendfile(peer.sock, file, 10, progress=counted.append)
         )
@@ -683,7 +684,7 @@ async def test_a_cold_file_that_is_cut_ends_there(
 
 
 async def test_a_cold_part_is_read_in_a_thread(
-    path: Path, peer: Peer, monkeypatch: pytest.MonkeyPatch
+    data_file: Path, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = set()
     preadv = os.preadv
@@ -694,7 +695,7 @@ async def test_a_cold_part_is_read_in_a_thread(
 
     monkeypatch.setattr(_residency.PageCache, "has", lambda *_: None)
     monkeypatch.setattr(os, "preadv", slow_preadv)
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         sent, _ = await receive(peer, lambda: asend.sock_sendfile(peer.sock, file))
 
     assert sent == len(DATA)
@@ -704,7 +705,7 @@ async def test_a_cold_part_is_read_in_a_thread(
 
 @pytest.mark.parametrize("anyio_backend", ASYNCIO, indirect=True)
 async def test_a_call_cancelled_while_it_reads_leaves_no_descriptor(
-    path: Path, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
+    data_file: Path, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, is_reading = threading.Event(), threading.Event()
     preadv = os.preadv
@@ -716,16 +717,16 @@ async def test_a_call_cancelled_while_it_reads_leaves_no_descriptor(
 
     monkeypatch.setattr(_residency.PageCache, "has", lambda *_: None)
     monkeypatch.setattr(os, "preadv", gated_preadv)
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         task = asyncio.ensure_future(asend.sock_sendfile(unix_peer.sock, file))
         await asyncio.to_thread(is_reading.wait, 20)
         task.cancel()
         await asyncio.wait([task])
-        held = count_of(path)
+        held = count_of(data_file)
         gate.set()
         # The thread that read closes it at its end.
         with anyio.fail_after(5):
-            while count_of(path) > 1:
+            while count_of(data_file) > 1:
                 await asyncio.sleep(0.001)
 
         assert file.tell() == 0

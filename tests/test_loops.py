@@ -201,11 +201,11 @@ async def test_sock_sendall_sends_all_bytes_of_wide_items(peer: Peer) -> None:
 
 @pytest.mark.anyio
 async def test_sock_sendfile_sends_by_the_kernel(
-    peer: Peer, path: Path, by_kernel: list[int]
+    peer: Peer, data_file: Path, by_kernel: list[int]
 ) -> None:
     loop = asyncio.get_running_loop()
 
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         reading = asyncio.create_task(peer.read(2_000_000))
         sent = await loop.sock_sendfile(peer.sock, file, 1000, 2_000_000, fallback=False)
 
@@ -489,14 +489,14 @@ def test_a_socket_with_a_timeout_is_taken_without_debug_mode(
 
 @pytest.mark.anyio
 async def test_sendfile_sends_by_the_kernel_between_what_is_written(
-    path: Path, by_kernel: list[int]
+    data_file: Path, by_kernel: list[int]
 ) -> None:
     loop = asyncio.get_running_loop()
     async with connected(loop) as (transport, peer):
         reading = asyncio.create_task(peer.read(1 << 30))
 
         transport.write(DATA[:1_000_000])
-        with path.open("rb") as file:
+        with data_file.open("rb") as file:
             sent = await loop.sendfile(transport, file, 1_000_000, 1_000_000, fallback=False)
             position = file.tell()
         transport.write(DATA[2_000_000:])
@@ -508,12 +508,12 @@ async def test_sendfile_sends_by_the_kernel_between_what_is_written(
 
 
 @pytest.mark.anyio
-async def test_sendfile_takes_a_stream_protocol(path: Path, by_kernel: list[int]) -> None:
+async def test_sendfile_takes_a_stream_protocol(data_file: Path, by_kernel: list[int]) -> None:
     """What servers have is a StreamWriter's transport, whose other side may be reading."""
     loop = asyncio.get_running_loop()
     with closing(Peer(*unix_pair())) as peer:
         reader, writer = await asyncio.open_connection(sock=peer.sock)
-        sending = asyncio.create_task(send_path(loop, writer.transport, path))
+        sending = asyncio.create_task(send_path(loop, writer.transport, data_file))
         await peer.until_full()
         peer.other.send(b"heard\n")
 
@@ -532,14 +532,14 @@ async def send_path(
 
 
 @pytest.mark.anyio
-async def test_sendfile_takes_a_pipe(path: Path) -> None:
+async def test_sendfile_takes_a_pipe(data_file: Path) -> None:
     loop = asyncio.get_running_loop()
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as reader, os.fdopen(write_end, "wb") as writer:
         transport, _ = await loop.connect_write_pipe(asyncio.Protocol, writer)
         reading = asyncio.create_task(asyncio.to_thread(reader.read))
 
-        sent = await send_path(loop, transport, path)
+        sent = await send_path(loop, transport, data_file)
         transport.close()
 
         assert await reading == DATA
@@ -580,12 +580,14 @@ async def encrypted() -> AsyncIterator[tuple[asyncio.WriteTransport, asyncio.Str
 
 
 @pytest.mark.anyio
-async def test_sendfile_encrypts_where_the_transport_does(path: Path, by_kernel: list[int]) -> None:
+async def test_sendfile_encrypts_where_the_transport_does(
+    data_file: Path, by_kernel: list[int]
+) -> None:
     loop = asyncio.get_running_loop()
     async with encrypted() as (transport, reader):
         reading = asyncio.create_task(reader.readexactly(len(DATA)))
 
-        sent = await send_path(loop, transport, path)
+        sent = await send_path(loop, transport, data_file)
 
         assert await reading == DATA
         assert sent == len(DATA)
@@ -593,7 +595,7 @@ async def test_sendfile_encrypts_where_the_transport_does(path: Path, by_kernel:
 
 
 @pytest.mark.anyio
-async def test_a_connection_may_end_with_the_last_byte(path: Path) -> None:
+async def test_a_connection_may_end_with_the_last_byte(data_file: Path) -> None:
     """As a peer ends it that has all; that the file has ended shows only after that."""
     async with encrypted() as (transport, reader):
         left = len(DATA)
@@ -605,7 +607,7 @@ async def test_a_connection_may_end_with_the_last_byte(path: Path) -> None:
                 transport.close()
 
         reading = asyncio.create_task(reader.readexactly(len(DATA)))
-        with path.open("rb") as file:
+        with data_file.open("rb") as file:
             sent = await asend.sendfile(transport, file, progress=close_at_last)
 
         assert await reading == DATA
@@ -613,12 +615,12 @@ async def test_a_connection_may_end_with_the_last_byte(path: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_sendfile_without_fallback_refuses_what_encrypts(path: Path) -> None:
+async def test_sendfile_without_fallback_refuses_what_encrypts(data_file: Path) -> None:
     """It is a RuntimeError in asyncio, and of this kind of RuntimeError since gh-152099."""
     loop = asyncio.get_running_loop()
     words = "fallback is disabled and native sendfile is not supported for transport "
     async with encrypted() as (transport, _):
-        with path.open("rb") as file, pytest.raises(RuntimeError) as caught:
+        with data_file.open("rb") as file, pytest.raises(RuntimeError) as caught:
             await loop.sendfile(transport, file, fallback=False)
 
         assert str(caught.value) == f"{words}{transport!r}"
@@ -646,12 +648,12 @@ async def elsewhere(loop: asyncio.AbstractEventLoop) -> asyncio.BaseTransport:
 @pytest.mark.anyio
 @pytest.mark.parametrize("new_transport", [datagrams, elsewhere])
 async def test_sendfile_refuses_transports_of_other_kinds(
-    new_transport: Callable[..., Awaitable[Any]], path: Path
+    new_transport: Callable[..., Awaitable[Any]], data_file: Path
 ) -> None:
     loop = asyncio.get_running_loop()
     transport = await new_transport(loop)
 
-    with path.open("rb") as file, pytest.raises(RuntimeError) as caught:
+    with data_file.open("rb") as file, pytest.raises(RuntimeError) as caught:
         await loop.sendfile(transport, file)
 
     assert str(caught.value) == f"sendfile is not supported for transport {transport!r}"

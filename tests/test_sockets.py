@@ -54,11 +54,11 @@ async def send_memory_file(sock: socket.socket, **options: Any) -> None:
 
 
 @pytest.fixture(params=["octets", "vectors", "kernel", "copy", "memory"])
-def send(request: pytest.FixtureRequest, path: Path, monkeypatch: pytest.MonkeyPatch) -> Send:
+def send(request: pytest.FixtureRequest, data_file: Path, monkeypatch: pytest.MonkeyPatch) -> Send:
     """Send DATA, in each of the ways that there are."""
 
     async def send_file(sock: socket.socket, **options: Any) -> int:
-        with path.open("rb") as file:
+        with data_file.open("rb") as file:
             return await asend.sock_sendfile(sock, file, **options)
 
     if request.param == "copy":
@@ -120,8 +120,11 @@ async def test_any_contiguous_buffer_is_sent_as_its_bytes(data: Any, peer: Peer)
     assert received_vectors == b"<" + whole + b">"
 
 
-async def test_a_memory_map_is_sent(path: Path, peer: Peer) -> None:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+async def test_a_memory_map_is_sent(data_file: Path, peer: Peer) -> None:
+    with (
+        data_file.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+    ):
         async with anyio.create_task_group() as group:
             group.start_soon(asend.sock_sendall, peer.sock, mapped)
             received = await peer.read(len(DATA))
@@ -210,8 +213,10 @@ async def test_flags_reach_the_kernel(tcp_peer: Peer) -> None:
     assert urgent == [(b"a", b"a"), (b"b", b"b"), (b"c", b"c")]
 
 
-async def test_ancillary_data_goes_once_with_the_first_byte(unix_peer: Peer, path: Path) -> None:
-    with path.open("rb") as file:
+async def test_ancillary_data_goes_once_with_the_first_byte(
+    unix_peer: Peer, data_file: Path
+) -> None:
+    with data_file.open("rb") as file:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file.fileno()]))]
         async with anyio.create_task_group() as group:
             group.start_soon(asend.sock_sendmsg, unix_peer.sock, [DATA], rights)
@@ -609,13 +614,13 @@ async def test_a_socket_closed_before_the_call_waits_ends_it(call: Send, peer: P
 
 
 async def test_ancillary_data_of_a_generator_survives_a_full_socket(
-    unix_peer: Peer, path: Path
+    unix_peer: Peer, data_file: Path
 ) -> None:
     filled = 0
     with contextlib.suppress(BlockingIOError):
         while True:
             filled += unix_peer.sock.send(bytes(65536))
-    with path.open("rb") as file:
+    with data_file.open("rb") as file:
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [file.fileno()]))
         async with anyio.create_task_group() as group:
             group.start_soon(asend.sock_sendmsg, unix_peer.sock, [b"x"], iter([rights]))
@@ -895,12 +900,12 @@ async def test_others_run_while_a_fast_peer_takes_everything(
 
 
 @pytest.mark.parametrize("anyio_backend", TRIO, indirect=True)
-async def test_every_call_is_a_checkpoint_under_trio(path: Path, unix_peer: Peer) -> None:
+async def test_every_call_is_a_checkpoint_under_trio(data_file: Path, unix_peer: Peer) -> None:
     with trio.testing.assert_checkpoints():
         await asend.sock_sendall(unix_peer.sock, b"x")
     with trio.testing.assert_checkpoints():
         await asend.sock_sendmsg(unix_peer.sock, [b"x"])
-    with path.open("rb") as file, trio.testing.assert_checkpoints():
+    with data_file.open("rb") as file, trio.testing.assert_checkpoints():
         await asend.sock_sendfile(unix_peer.sock, file, 0, 1)
 
     with trio.CancelScope() as scope:

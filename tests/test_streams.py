@@ -78,8 +78,8 @@ async def ends(anyio_backend: object, kind: str) -> AsyncIterator[Ends]:
 
 
 @pytest.fixture
-def file(path: Path) -> Iterator[Any]:
-    with path.open("rb") as file:
+def file(data_file: Path) -> Iterator[Any]:
+    with data_file.open("rb") as file:
         yield file
 
 
@@ -399,12 +399,12 @@ async def test_an_empty_file_and_one_past_its_end_send_nothing(
 
 
 @on(ALL)
-async def test_files_that_are_no_plain_descriptor_are_read_and_sent(ends: Ends, path: Path) -> None:
-    zipped = path.with_suffix(".gz")
-    zipped.write_bytes(gzip.compress(DATA, 1))
+async def test_files_that_are_no_plain_descriptor_are_read_and_sent(
+    ends: Ends, zipped_file: Path
+) -> None:
     status = open("/proc/self/cmdline", "rb")
     command = status.read()
-    source = gzip.open(zipped, "rb")
+    source = gzip.open(zipped_file, "rb")
     memory, opaque = io.BytesIO(DATA), Opaque(DATA)
     whole = DATA[100:] + DATA[5:] + DATA + command
     received: list[bytes] = []
@@ -480,13 +480,13 @@ async def test_the_path_is_told_and_taken(
 
 @on(ALL)
 async def test_the_path_of_what_the_kernel_cannot_send_is_copy(
-    ends: Ends, path: Path, tmp_path: Path
+    ends: Ends, data_file: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").touch()
     folder = os.open(tmp_path, os.O_RDONLY)
     opaque: Any = Opaque(DATA)
     opaque.fileno = lambda: folder
-    with (tmp_path / "empty").open("rb") as empty, gzip.open(path, "rb") as zipped:
+    with (tmp_path / "empty").open("rb") as empty, gzip.open(data_file, "rb") as zipped:
         files = [empty, zipped, io.BytesIO(DATA), Opaque(DATA), opaque]
         found = [asend.sendfile_path(ends.stream, file) for file in files]
         with pytest.raises(IsADirectoryError):
@@ -736,7 +736,7 @@ async def test_an_abort_ends_the_call(stage: str, ends: Ends, file: Any) -> None
 
 @on_asyncio(PLAIN_TRANSPORTS)
 async def test_an_abort_ends_the_call_though_what_the_file_had_at_first_has_gone(
-    ends: Ends, file: Any, path: Path
+    ends: Ends, path: Path
 ) -> None:
     sent = 0
 
@@ -750,7 +750,7 @@ async def test_an_abort_ends_the_call_though_what_the_file_had_at_first_has_gone
 
     async with anyio.create_task_group() as group:
         group.start_soon(ends.far.read)
-        with pytest.raises(ConnectionAbortedError) as caught:
+        with path.open("rb") as file, pytest.raises(ConnectionAbortedError) as caught:
             await asend.sendfile(ends.stream, file, progress=progress)
 
     assert sent == len(DATA)
@@ -1441,7 +1441,7 @@ async def refused(stream: object, kinds: Any, match: str, **options: Any) -> Non
 
 @on(ALL)
 async def test_wrong_arguments_are_refused_and_change_nothing(
-    ends: Ends, path: Path, file: Any
+    ends: Ends, data_file: Path, file: Any
 ) -> None:
     stream: Any = ends.stream
     await refused(stream, ValueError, "out of range", timeout=-1)
@@ -1456,7 +1456,7 @@ async def test_wrong_arguments_are_refused_and_change_nothing(
         await asend.sendall(stream, "text")  # type: ignore[arg-type]  # refused
     with pytest.raises(BufferError):
         await asend.sendall(stream, memoryview(b"every second")[::2])
-    with path.open("r") as text, pytest.raises(ValueError, match="binary mode"):
+    with data_file.open("r") as text, pytest.raises(ValueError, match="binary mode"):
         await asend.sendfile(stream, text)  # type: ignore[arg-type]  # refused
     with pytest.raises(ValueError, match="offset"):
         await asend.sendfile(stream, file, -1)

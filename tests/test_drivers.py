@@ -366,13 +366,13 @@ async def test_limits_that_are_kept_change_nothing_on_a_loop_that_sends_by_itsel
     send: Callable[..., Any], peer: Peer
 ) -> None:
     received = b""
-    limits = asend.Limits(stall=30, min_rate=1, grace=0.05)
+    limits = asend.Limits(stall=30, min_rate=1, grace=0.02)
 
     async with anyio.create_task_group() as group:
         group.start_soon(partial(send, peer.sock, limits=limits))
         await peer.until_full()
         # Longer than the grace, so that a look happens with all well.
-        await anyio.sleep(0.1)
+        await anyio.sleep(0.05)
         received = await peer.read(len(DATA))
 
     assert received == DATA

@@ -1315,13 +1315,13 @@ async def test_a_rate_below_the_least_ends_the_call(ends: Ends) -> None:
 
 @on(["writer-tcp", "transport-tls", "anyio-tcp", "trio-unix", "trio-tls", "anyio-tls", "pipe"])
 async def test_limits_that_are_kept_change_nothing(ends: Ends, file: Any) -> None:
-    limits = asend.Limits(stall=20, min_rate=1, grace=0.2)
+    limits = asend.Limits(stall=20, min_rate=1, grace=0.02)
     call = Call(asend.sendfile, ends.stream, file, limits=limits, timeout=20)
 
     async with anyio.create_task_group() as group:
         await start("first", ends, call, group)
         # Longer than the grace, so that a look happens with all well.
-        await anyio.sleep(0.22)
+        await anyio.sleep(0.05)
         received = await ends.far.read(len(DATA))
 
     assert received == DATA

@@ -63,6 +63,10 @@ MTIME = 1_700_000_000
 LONG = 20
 
 
+# For what is HTTP, which does not depend on the loop.
+on_one_loop = pytest.mark.parametrize("anyio_backend", ASYNCIO[:1], indirect=True)
+
+
 @pytest.fixture(params=ASYNCIO)
 def anyio_backend(request: pytest.FixtureRequest) -> object:
     return request.param
@@ -571,6 +575,7 @@ async def test_status_reason_and_headers_are_kept(small: Path) -> None:
     assert reply.body == BODY[:SMALL]
 
 
+@on_one_loop
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -832,6 +837,7 @@ def compressing(path: Path, force: str | None = None, kind: Any = FileResponse) 
     return hand_out
 
 
+@on_one_loop
 @pytest.mark.parametrize("size", [0, 1, SMALL, LARGE])
 @pytest.mark.parametrize(
     ("accepted", "coding"),
@@ -940,6 +946,7 @@ SIDECARS = [
 ]
 
 
+@on_one_loop
 @pytest.mark.parametrize(("suffixes", "accepted", "coding"), SIDECARS)
 async def test_the_client_gets_the_coding_that_it_likes_best(
     suffixes: str, accepted: str | None, coding: str | None, small: Path
@@ -1122,6 +1129,7 @@ RANGES: dict[str, tuple[int, list[tuple[int, int]]]] = {
 }
 
 
+@on_one_loop
 @pytest.mark.parametrize(("asked", "expected"), RANGES.items(), ids=lambda each: str(each)[:40])
 async def test_ranges(asked: str, expected: tuple[int, list[tuple[int, int]]], small: Path) -> None:
     status, parts = expected
@@ -1179,6 +1187,7 @@ async def test_parts_of_a_large_file_go_by_the_kernel(large: Path, by_kernel: li
     assert sum(by_kernel) == 199_000 + 3_700_000 - 2 * _sending._FIRST
 
 
+@on_one_loop
 @pytest.mark.parametrize("asked", ["bytes=0-", "bytes=-5", "bytes=0-0", "bytes=0-0,1-1"])
 async def test_an_empty_file_has_no_ranges(asked: str, tmp_path: Path) -> None:
     path = make(tmp_path / "empty", b"")
@@ -1249,6 +1258,7 @@ def local_time_of(zone: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
+@on_one_loop
 @pytest.mark.parametrize(("fields", "status"), CONDITIONS)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_conditions(
@@ -1364,6 +1374,7 @@ async def ask_both(folder: Path, asked: dict[str, str]) -> tuple[Reply, Reply]:
     return replies[0], replies[1]
 
 
+@on_one_loop
 @pytest.mark.parametrize("asked", REQUESTS, ids=str)
 async def test_the_answer_is_that_of_aiohttp(asked: dict[str, str], many: Path) -> None:
     theirs, mine = await ask_both(many, asked)
@@ -1384,6 +1395,7 @@ def differing(asked: dict[str, str]) -> list[str]:
     return []
 
 
+@on_one_loop
 @pytest.mark.parametrize("asked", EMPTY, ids=str)
 async def test_an_answer_without_a_body_is_that_of_aiohttp(
     asked: dict[str, str], many: Path
@@ -1395,6 +1407,7 @@ async def test_an_answer_without_a_body_is_that_of_aiohttp(
     assert mine.headers["Content-Length"] == "0"
 
 
+@on_one_loop
 @pytest.mark.parametrize(("asked", "status"), MENDED, ids=lambda each: str(each)[:60])
 async def test_what_aiohttp_gets_wrong_is_mended(
     asked: dict[str, str], status: int, many: Path
@@ -2163,6 +2176,7 @@ TARGETS: dict[str, tuple[int, int]] = {
 ABSOLUTE = ["/files//file.txt", "/files/%2Fetc%2Fpasswd", "/files//etc/passwd"]
 
 
+@on_one_loop
 @pytest.mark.parametrize("follows", [False, True], ids=["stays", "follows"])
 @pytest.mark.parametrize("target", TARGETS)
 async def test_a_folder_answers_as_that_of_aiohttp(target: str, follows: bool, tree: Path) -> None:
@@ -2189,6 +2203,7 @@ async def test_a_folder_answers_as_that_of_aiohttp(target: str, follows: bool, t
             assert mine.headers[name] == theirs.headers[name]
 
 
+@on_one_loop
 @pytest.mark.parametrize("target", ["/files", "/files/", "/files/below", "/files/below/"])
 async def test_an_index_is_that_of_aiohttp(target: str, tree: Path) -> None:
     apps = web.Application(), web.Application()
@@ -2205,6 +2220,7 @@ async def test_an_index_is_that_of_aiohttp(target: str, tree: Path) -> None:
     assert replies[1].headers["Content-Type"] == "text/html; charset=utf-8"
 
 
+@on_one_loop
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
 async def test_a_folder_is_only_to_read(method: str, tree: Path) -> None:
     app = web.Application()

@@ -37,7 +37,7 @@ PATIENCE = 40
 # What is cut off of an encrypted stream with the record that it ends in.
 RECORD = 16384
 
-# Or one fault in three, each on every runtime.
+# Or one fault in nine, another on each of three Pythons.
 IS_ALL = os.environ.get("ASEND_FAULTS") == "all"
 CASES = [case for case, is_due in every_case() if IS_ALL or is_due]
 

@@ -17,6 +17,7 @@ import anyio
 import pytest
 import uvloop
 from asgi_servers import kind, server  # noqa: F401  # fixtures
+from browser import chromium, window  # noqa: F401  # fixtures
 from waiting import PATIENCE
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
-from browser import needs_chromium, opened_browser
+from browser import needs_chromium
 from processes import EXAMPLES, REPOSITORY, Client, ask, port_of, run, started, stop
 from waiting import PATIENCE
 
@@ -417,35 +417,27 @@ def test_what_is_wrong_with_a_command_is_said_in_one_line(app: str, tmp_path: Pa
 # In a browser
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    with opened_browser(tmp_path) as browser:
-        yield browser
-
-
 @needs_chromium
 def test_a_browser_shows_the_progress_and_gets_the_file(
-    app: str, root: Path, browser: Browser, tmp_path: Path
+    app: str, root: Path, window: Browser, tmp_path: Path
 ) -> None:
     with started(EXAMPLES / f"{app}.py", root, "--port", 0) as (process, line):
-        browser.open(f"http://127.0.0.1:{port_of(line)}/")
-        browser.wait("document.querySelector('#link').textContent === 'Live'")
-        names = browser.run(
-            "return [...document.querySelectorAll('.name')].map(e => e.textContent)"
-        )
-        browser.click('[aria-label="Download big.bin"]')
-        done = browser.wait("document.querySelector('li.done')?.innerText")
-        bar = browser.run("return document.querySelector('li.done progress').value")
+        window.open(f"http://127.0.0.1:{port_of(line)}/")
+        window.wait("document.querySelector('#link').textContent === 'Live'")
+        names = window.run("return [...document.querySelectorAll('.name')].map(e => e.textContent)")
+        window.click('[aria-label="Download big.bin"]')
+        done = window.wait("document.querySelector('li.done')?.innerText")
+        bar = window.run("return document.querySelector('li.done progress').value")
         got = tmp_path / "big.bin"
-        browser.wait_downloaded(got)
+        window.wait_downloaded(got)
         # The keyboard does the same.
-        browser.run("document.querySelector('[aria-label=\"Download digits.txt\"]').focus()")
-        browser.press("\ue007")
-        browser.wait("document.querySelectorAll('li.done').length === 2")
-        spoken = browser.run("return document.querySelector('[role=status]').textContent")
-        complaints = browser.complaints()
+        window.run("document.querySelector('[aria-label=\"Download digits.txt\"]').focus()")
+        window.press("\ue007")
+        window.wait("document.querySelectorAll('li.done').length === 2")
+        spoken = window.run("return document.querySelector('[role=status]').textContent")
+        complaints = window.complaints()
         end = stop(process, signal.SIGINT)
-        browser.wait("document.querySelector('#link').textContent === 'No connection'")
+        window.wait("document.querySelector('#link').textContent === 'No connection'")
 
     assert names == [ODD, "big.bin", "digits.txt", "empty", "page.html"]
     assert done.startswith("big.bin\nSent: 32.0\xa0MiB")

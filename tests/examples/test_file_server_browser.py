@@ -8,7 +8,7 @@ import wave
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from browser import needs_chromium, opened_browser
+from browser import needs_chromium
 from processes import FILE_SERVER, port_of, started, stop
 
 if TYPE_CHECKING:
@@ -67,16 +67,9 @@ def site(request: pytest.FixtureRequest, root: Path) -> Iterator[Site]:
         assert stop(process) == (0, "")
 
 
-@pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with opened_browser(tmp_path_factory.mktemp("downloads")) as browser:
-        yield browser
-
-
 @pytest.fixture
 def browser(window: Browser) -> Iterator[Browser]:
     """A browser that has nothing to complain of in the end."""
-    window.complaints()
     yield window
     # For a text it looks for an icon.
     assert [line for line in window.complaints() if "favicon.ico" not in line] == []

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import pytest
-from browser import needs_chromium, opened_browser
+from browser import needs_chromium
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import FILE_SERVER
@@ -484,17 +484,9 @@ def site(listing: ModuleType) -> Iterator[str]:
             thread.join()
 
 
-@pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with opened_browser(tmp_path_factory.mktemp("downloads")) as browser:
-        yield browser
-
-
 @pytest.fixture
 def browser(window: Browser, site: str) -> Iterator[Browser]:
     """A browser that shows `/`, and has nothing to complain of in the end."""
-    window.open(f"{site}/")
-    window.run("sessionStorage.clear()")
     show(window, f"{site}/")
     yield window
     assert window.complaints() == []

@@ -45,7 +45,7 @@ ATTEMPTS = 5
 
 
 class Browser:
-    """One browser with one window."""
+    """One browser, of which one tab is shown."""
 
     def __init__(self, port: int, profile: str) -> None:
         self._port = port
@@ -98,6 +98,18 @@ class Browser:
         """Return what the console says, such as what a policy has blocked."""
         return [entry["message"] for entry in self._ask("POST", "/se/log", {"type": "browser"})]
 
+    @contextmanager
+    def tab(self) -> Iterator[None]:
+        """Be in a new tab, which knows nothing of others."""
+        before = self._ask("GET", "/window")
+        opened = self._ask("POST", "/window/new", {"type": "tab"})
+        self._ask("POST", "/window", {"handle": opened["handle"]})
+        try:
+            yield
+        finally:
+            self._ask("DELETE", "/window")
+            self._ask("POST", "/window", {"handle": before})
+
     def quit(self) -> None:
         self._ask("DELETE", "")
 
@@ -113,9 +125,9 @@ class Browser:
         return value
 
 
-@contextmanager
-def opened_browser(downloads: Path) -> Iterator[Browser]:
-    """Start a browser that puts what it downloads into a folder, and leaves nothing else."""
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """One browser for all tests: it takes seconds to start. It leaves nothing behind."""
     # Not a folder of pytest's: Chromium's socket in it needs a path of less than 108 bytes.
     with TemporaryDirectory(prefix="asend-", ignore_cleanup_errors=True) as folder:
         driver, port = _started_driver(folder)
@@ -123,13 +135,22 @@ def opened_browser(downloads: Path) -> Iterator[Browser]:
             try:
                 browser = Browser(port, f"{folder}/profile")
                 try:
-                    downloaded = {"behavior": "allow", "downloadPath": str(downloads)}
-                    browser.command("Browser.setDownloadBehavior", **downloaded)
                     yield browser
                 finally:
                     browser.quit()
             finally:
                 driver.kill()
+
+
+@pytest.fixture
+def window(chromium: Browser, tmp_path: Path) -> Iterator[Browser]:
+    """A tab of a test's own, with a storage of its own; what it downloads goes to `tmp_path`."""
+    downloaded = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    chromium.command("Browser.setDownloadBehavior", **downloaded)
+    with chromium.tab():
+        # Those of a test before.
+        chromium.complaints()
+        yield chromium
 
 
 def _started_driver(folder: str) -> tuple[subprocess.Popen[str], int]:

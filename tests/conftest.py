@@ -8,6 +8,7 @@ import gzip
 import logging
 import os
 import select
+import signal
 import socket
 import sys
 import time
@@ -23,6 +24,11 @@ from waiting import PATIENCE
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As where a shell without job control starts the tests in the background: programs that they
+    # start would ignore it, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A callback that holds the loop for longer is an error. asyncio's own 0.1 s is what a noisy
 # machine takes by itself now and then, and 0.5 s where two test runs share two cores.

@@ -19,6 +19,7 @@ import pytest
 import uvloop
 from asgi_servers import kind, server  # noqa: F401  # fixtures
 from browser import chromium, window  # noqa: F401  # fixtures
+from hypothesis import HealthCheck, settings
 from waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -29,6 +30,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As where a shell without job control starts the tests in the background: programs that they
     # start would ignore it, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine makes examples slow, not wrong; what one run found does not change another.
+settings.register_profile(
+    "tests",
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("tests")
 
 # A callback that holds the loop for longer is an error. asyncio's own 0.1 s is what a noisy
 # machine takes by itself now and then, and 0.5 s where two test runs share two cores.

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from contextvars import ContextVar
 from functools import partial
 from itertools import pairwise
@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 import uvloop
-from conftest import ASYNCIO, DATA, Peer
-from waiting import until
+from conftest import ASYNCIO, DATA, Peer, unix_pair
+from waiting import Pace, paces, until
 
 import asend
 from asend import _drivers, _senders
@@ -921,27 +921,40 @@ def test_no_timer_is_left(ending: str, new_loop: Any, unix_peer: Peer) -> None:
 
 
 @pytest.mark.anyio
-async def test_looks_go_on_while_a_slow_peer_keeps_the_pace(unix_peer: Peer) -> None:
+async def test_looks_go_on_while_a_slow_peer_keeps_the_pace() -> None:
     """A look that breaks nothing is followed by another, until one does."""
-    limits = asend.Limits(stall=0.3)
+    for pace in paces(0.12):
+        with closing(Peer(*unix_pair())) as peer:
+            error, was_early, sent = await send_until_it_stalls(peer, pace, 0.15)
+
+    assert not was_early
+    assert "stalled" in str(error)
+    assert error.__notes__ == [f"{sent} of {len(DATA)} bytes sent"]
+
+
+async def send_until_it_stalls(
+    peer: Peer, pace: Pace, stall: float
+) -> tuple[TimeoutError, bool, int]:
+    """Read in time for so long, then no more; return the error, if it was early, and its count."""
     caught: list[TimeoutError] = []
-    received = b""
 
     async def run() -> None:
-        with pytest.raises(TimeoutError, match="stalled") as info:
-            await asend.sock_sendall(unix_peer.sock, DATA, limits=limits)
+        with pytest.raises(TimeoutError) as info:
+            await asend.sock_sendall(peer.sock, DATA, limits=asend.Limits(stall=stall))
         caught.append(info.value)
 
     async with anyio.create_task_group() as group:
         group.start_soon(run)
+        received = b""
         for _ in range(5):
-            await unix_peer.until_full()
-            received += unix_peer.read_now(100_000)
-            await anyio.sleep(0.1)
-        assert not caught
-
-    sent = len(received + await unix_peer.read_all())
-    assert caught[0].__notes__ == [f"{sent} of {len(DATA)} bytes sent"]
+            while not (peer.is_full() or caught):
+                await anyio.sleep(0.001)
+            received += peer.read_now(100_000)
+            pace.note()
+            await anyio.sleep(stall / 3)
+            pace.note()
+        was_early = bool(caught)
+    return caught[0], was_early, len(received + await peer.read_all())
 
 
 class Unreadable(io.BytesIO):

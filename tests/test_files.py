@@ -9,7 +9,6 @@ import os
 import socket
 import tempfile
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
@@ -324,30 +323,24 @@ async def test_a_timeout_counts_slow_reads(unix_peer: Peer) -> None:
 
 
 async def test_a_slow_read_does_not_block_the_loop(unix_peer: Peer) -> None:
-    class Slow(Opaque):
-        def __init__(self) -> None:
-            super().__init__(DATA[: 3 * _transfers.STEP_SIZE])
-            self.read = self._read
-
-        def _read(self, size: int = -1) -> bytes:
-            time.sleep(0.15)  # the slow disk itself
-            return self._file.read(size)
-
-    longest, is_over = 0.0, False
-
-    async def tick() -> None:
-        nonlocal longest
-        while not is_over:
-            start = time.monotonic()
-            await anyio.sleep(0.001)
-            longest = max(longest, time.monotonic() - start)
+    """Else the gate would stay closed."""
+    gated = Gated(DATA)
+    turns = 0
 
     async with anyio.create_task_group() as group:
-        group.start_soon(tick)
-        await receive(unix_peer, lambda: asend.sock_sendfile(unix_peer.sock, Slow()))
-        is_over = True
+        group.start_soon(asend.sock_sendfile, unix_peer.sock, gated)
+        received = await unix_peer.read(_transfers.STEP_SIZE)
+        await anyio.to_thread.run_sync(gated.is_reading.wait, 20)
+        while turns < 20:
+            await anyio.sleep(0.001)
+            turns += 1
+        reads = gated.reads
+        gated.gate.set()
+        received += await unix_peer.read(len(DATA) - len(received))
 
-    assert longest < 0.1
+    # All of them in one read.
+    assert reads == 2
+    assert received == DATA
 
 
 async def test_an_error_of_the_file_comes_after_what_was_read_before(unix_peer: Peer) -> None:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asend
@@ -200,13 +200,7 @@ seconds = st.floats(1e-3, 1e3)
         st.lists(st.tuples(st.floats(0, 1), st.integers(1, 10**6)), max_size=3), max_size=10
     ),
 )
-@settings(
-    max_examples=300,
-    deadline=None,
-    database=None,
-    # A busy machine makes examples slow, not wrong.
-    suppress_health_check=[HealthCheck.too_slow],
-)
+@settings(max_examples=300)
 def test_a_broken_limit_is_seen_in_time_and_a_kept_one_never(
     stall: float | None,
     min_rate: float | None,

@@ -25,7 +25,8 @@ import anyio.lowlevel
 import pytest
 import trio
 import trio.testing
-from conftest import ASYNCIO, DATA, TRIO, Peer, tcp_pair
+from conftest import ASYNCIO, DATA, TRIO, Peer, tcp_pair, unix_pair
+from waiting import Pace, paces
 
 import asend
 from asend import _senders
@@ -326,23 +327,40 @@ async def test_a_stall_ends_the_call(send: Send, peer: Peer) -> None:
     assert notes(caught.value) == [note(sent)]
 
 
-async def test_progress_holds_a_stall_off(unix_peer: Peer) -> None:
-    counted: list[int] = []
+async def test_progress_holds_a_stall_off() -> None:
     limits = asend.Limits(stall=0.25)
-    received = 0
 
-    async with anyio.create_task_group() as group:
-        call = partial(
-            asend.sock_sendall, unix_peer.sock, DATA, limits=limits, progress=counted.append
-        )
-        group.start_soon(call)
+    for pace in paces(0.2):
+        counted: list[int] = []
         start = time.monotonic()
-        while received < len(DATA):
-            received += len(unix_peer.read_now(65536))
-            await anyio.sleep(0.01)
+        error = await send_to_a_slow_one(pace, limits=limits, progress=counted.append)
+        took = time.monotonic() - start
 
-    assert time.monotonic() - start > 0.25
+    assert error is None
+    assert took > 0.25
     assert sum(counted) == len(DATA)
+
+
+async def send_to_a_slow_one(pace: Pace, **options: Any) -> TimeoutError | None:
+    """Send to a peer that reads a bit now and then, and return how it failed, if it did."""
+    ended: list[TimeoutError | None] = []
+
+    async def run() -> None:
+        try:
+            await asend.sock_sendall(peer.sock, DATA, **options)
+        except TimeoutError as error:
+            ended.append(error)
+        else:
+            ended.append(None)
+
+    with contextlib.closing(Peer(*unix_pair())) as peer:
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+            while not ended:
+                peer.read_now(65536)
+                pace.note()
+                await anyio.sleep(0.01)
+    return ended[0]
 
 
 async def test_a_rate_below_the_least_ends_the_call_after_the_grace(send: Send, peer: Peer) -> None:

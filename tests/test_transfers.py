@@ -589,11 +589,8 @@ pieces = st.one_of(
         st.integers(0, 3 * STEP_SIZE),
     ),
 )
-# A busy machine makes examples slow, not wrong.
 thorough = settings(
     max_examples=200,
-    deadline=None,
-    database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

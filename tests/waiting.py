@@ -6,10 +6,12 @@ import time
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 
+# A busy machine rests now and then, and is late.
+ATTEMPTS = 6
 # Seconds; more than anything here takes on a busy machine.
 PATIENCE = 10.0
 
@@ -21,3 +23,26 @@ def until(condition: Callable[[], T], seconds: float = PATIENCE, what: str = "")
         assert time.monotonic() < end, f"not within {seconds} s: {what or condition}"
         time.sleep(0.005)  # asked again and again, as nothing tells
     return found
+
+
+class Pace:
+    """The longest time between two moments that were noted."""
+
+    def __init__(self) -> None:
+        self._noted = time.monotonic()
+        self.longest = 0.0
+
+    def note(self) -> None:
+        now = time.monotonic()
+        self.longest = max(self.longest, now - self._noted)
+        self._noted = now
+
+
+def paces(seconds: float) -> Iterator[Pace]:
+    """Give a pace to note what has to happen so often; again, if the machine rested for longer."""
+    for _ in range(ATTEMPTS):
+        pace = Pace()
+        yield pace
+        if pace.longest < seconds:
+            return
+    raise AssertionError(f"rests of {pace.longest:.3f} s and the like each time")

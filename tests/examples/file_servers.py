@@ -285,7 +285,7 @@ class Server:
         """Have nothing left of what a test did."""
         # Clients have closed: nothing is to be waited for until a limit ends it.
         self.settle()
-        until(lambda: not (self.activity.connections or self.activity.transfers), 1.5)
+        until(lambda: not (self.activity.connections or self.activity.transfers))
         self.run(self.forget)
         # What goes wrong by a client's doing is counted, and nothing to be logged.
         assert self.complaints.take() == []

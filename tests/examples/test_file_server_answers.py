@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from file_servers import DATA, DIGITS, LOOPS, Reply, Server, serving, until
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 if TYPE_CHECKING:
@@ -521,12 +521,7 @@ def wanted(specs: list[Spec], size: int) -> bytearray:
 
 
 @given(asked=range_fields())
-@settings(
-    max_examples=60,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=60)
 @pytest.mark.parametrize("name", CONTENTS)
 def test_any_ranges_are_what_was_asked_for_and_no_more(
     site: Server, name: str, asked: tuple[str, list[Spec]]

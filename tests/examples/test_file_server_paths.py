@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 from file_servers import AMPLE, DIGITS, LOOPS, Reply, Server, serving
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 if TYPE_CHECKING:
@@ -256,12 +256,7 @@ NAMES = st.text(
 @given(name=NAMES)
 @example(name="\r\nX: y")
 @example(name="con:")
-@settings(
-    max_examples=50,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=50)
 def test_any_name_can_be_asked_for(site: Server, root: Path, name: str) -> None:
     target = f"/odd/{quote(name, safe='')}"
     file, folder = root / "odd" / name, root / "odd" / f"{name}-folder"
@@ -297,12 +292,7 @@ PIECES = st.sampled_from(
 
 
 @given(pieces=st.lists(PIECES, max_size=12))
-@settings(
-    max_examples=100,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=100)
 def test_no_target_leads_out(site: Server, pieces: list[str]) -> None:
     with site.connect() as client:
         client.ask("/" + "".join(pieces))

@@ -13,7 +13,7 @@ import anyio
 import pytest
 import trio
 from conftest import ASYNCIO, TRIO
-from waiting import PATIENCE
+from waiting import ATTEMPTS, PATIENCE
 
 import asend
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 TOLERANCE = 0.05
 # By which it may seem early, as the moment when the last byte went is seen from outside.
 ROUNDING = 0.005
-# A busy machine is late now and then.
-ATTEMPTS = 6
 # All that differ in how they wait.
 each_runtime = pytest.mark.parametrize(
     "anyio_backend", [one for one in ASYNCIO + TRIO if one.id != "asyncio-eager"], indirect=True

@@ -91,8 +91,6 @@ def test_the_peer_has_what_calls_say(runtime: str, group: str, tmp_path: Path) -
     chosen = settings(
         max_examples=RUNS // len(kinds) + 1,
         stateful_step_count=50,
-        deadline=None,
-        database=None,
         derandomize=not MINUTES,
         # What takes its time here is the machine.
         suppress_health_check=list(HealthCheck),

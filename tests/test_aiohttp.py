@@ -256,6 +256,7 @@ class Recorded(FileResponse):
 
 @dataclass
 class Reply:
+    version: str
     status: int
     reason: str
     headers: Message
@@ -299,7 +300,7 @@ class Client:
             body = await self.read(int(headers["Content-Length"]))
         else:
             body = await self.read_to_end()
-        return Reply(int(status), reason, headers, body, len(head) + extra + len(body))
+        return Reply(version, int(status), reason, headers, body, len(head) + extra + len(body))
 
     async def read_head(self) -> bytes:
         while b"\r\n\r\n" not in self._rest:
@@ -700,22 +701,14 @@ async def test_the_connection_is_kept_as_the_client_asks(
     version: str, fields: dict[str, str], stays: bool, name: str, folder: Path
 ) -> None:
     async with served(folder_handler(folder)) as server, server.connected() as client:
-        await client.send(f"/{name}", version=version, **fields)
-        head = await client.read_head()
-        length = email.message_from_bytes(head.partition(b"\r\n")[2])["Content-Length"]
-        if length is not None:
-            body = await client.read(int(length))
-            ends = b"" if stays else await client.read_to_end()
-        elif stays:
-            return
-        else:
-            body, ends = await client.read_to_end(), b""
+        reply = await client.ask(f"/{name}", version=version, **fields)
         if stays:
             assert (await client.ask()).body == BODY[:SMALL]
+        else:
+            assert await client.read_to_end() == b""
 
-    assert head.startswith(f"HTTP/{version} 200 OK\r\n".encode())
-    assert len(body) in (SMALL, LARGE)
-    assert ends == b""
+    assert (reply.version, reply.status, reply.reason) == (f"HTTP/{version}", 200, "OK")
+    assert reply.body == BODY[: SMALL if name == "small.txt" else LARGE]
 
 
 async def test_signals_see_and_change_the_headers(folder: Path) -> None:

@@ -680,9 +680,12 @@ async def test_a_transport_is_left_in_the_thread_of_its_loop(
     zipped: gzip.GzipFile, unix_peer: Peer
 ) -> None:
     """asyncio in debug mode refuses any other."""
-    lost = threading.Event()
+    ended, lost = threading.Event(), threading.Event()
 
     class Protocol(asyncio.Protocol):
+        def eof_received(self) -> None:
+            ended.set()
+
         def connection_lost(self, error: Exception | None) -> None:
             lost.set()
 
@@ -693,7 +696,9 @@ async def test_a_transport_is_left_in_the_thread_of_its_loop(
     counted: list[int] = []
     call = await start_reading(zipped, asend.sendfile(transport, zipped, progress=counted.append))
     unix_peer.other.shutdown(socket.SHUT_WR)
-    await asyncio.sleep(0.01)
+    with anyio.fail_after(10):
+        while not ended.is_set():
+            await asyncio.sleep(0.001)
 
     call.cancel()
     await asyncio.wait([call])

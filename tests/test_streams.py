@@ -1536,7 +1536,7 @@ async def test_a_datagram_transport_is_refused() -> None:
         await refused(transport, (TypeError, ValueError), "stream|STREAM")
     finally:
         transport.close()
-        await anyio.sleep(0.01)
+        await anyio.wait_all_tasks_blocked()
 
 
 @pytest.mark.parametrize("anyio_backend", ASYNCIO, indirect=True)
@@ -1862,7 +1862,7 @@ async def test_a_pipe_that_is_a_socket_is_sent_on(ends: Ends, file: Any) -> None
     finally:
         transport.close()
         far.close()
-        await anyio.sleep(0.01)
+        await anyio.wait_all_tasks_blocked()
 
     assert received == DATA
 

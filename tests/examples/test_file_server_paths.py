@@ -13,6 +13,7 @@ import pytest
 from file_servers import AMPLE, DIGITS, LOOPS, Reply, Server, serving
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -314,8 +315,12 @@ def test_a_path_that_is_swapped_for_a_link_is_never_followed_out(root: Path, loo
     good.write_text("good")
     link.symlink_to("../../secret.txt")
 
+    swaps = 0
+
     def swap() -> None:
+        nonlocal swaps
         while not is_over.is_set():
+            swaps += 1
             for source in (good, link):
                 new = folder / "new"
                 (os.symlink if source is link else os.link)(
@@ -326,13 +331,18 @@ def test_a_path_that_is_swapped_for_a_link_is_never_followed_out(root: Path, loo
     thread = threading.Thread(target=swap)
     with serving(root, loop, cache_seconds=0.0) as server, server.connect() as client:
         thread.start()
-        seen = {client.get("/swapped/file").body for _ in range(300)}
-        is_over.set()
-        thread.join()
+        try:
+            until((folder / "file").exists)
+            seen = {client.get("/swapped/file").body for _ in range(300)}
+        finally:
+            is_over.set()
+            thread.join()
 
     for file in folder.iterdir():
         file.unlink()
+    assert swaps > 10
     assert seen <= {b"good", b"404 Not Found\n"}
+    assert b"good" in seen
 
 
 # What options change

@@ -39,9 +39,9 @@ def certificates() -> tuple[trustme.CA, trustme.LeafCert]:
 class Server:
     """A server on a port, whose application can be changed."""
 
-    def __init__(self, port: int, uvicorn_server: uvicorn.Server | None = None) -> None:
+    def __init__(self, port: int) -> None:
         self.port = port
-        self._server = uvicorn_server
+        self._server: uvicorn.Server | None = None
         self.app: App | None = None
         self._running = 0
         # What left the applications as an exception.
@@ -267,12 +267,12 @@ class Client:
         self.sock.close()
 
 
-def lines(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Take what asend and uvicorn logged, but not what uvicorn logs of every request."""
     records = [
         record
         for record in caplog.records
-        if record.levelno >= level and record.name in ("asend.asgi", "uvicorn.error")
+        if record.levelno >= logging.INFO and record.name in ("asend.asgi", "uvicorn.error")
     ]
     said = [f"{record.levelname} {record.name} {record.getMessage().strip()}" for record in records]
     caplog.clear()

@@ -64,8 +64,6 @@ OF_ASYNCIO = [*TRANSPORTS, *PIPES, "anyio-unix", "anyio-tls"]
 OF_TRIO = TRIO_PLAIN + TRIO_TLS
 ALL = sorted({*OF_ASYNCIO, *OF_TRIO})
 PLAIN = [kind for kind in ALL if not kind.endswith("-tls")]
-# Of which both directions are one stream.
-DUPLEX = [kind for kind in ALL if kind not in PIPES]
 
 
 def on(kinds: Iterable[str], **others: Iterable[str]) -> Callable[[Test], Test]:
@@ -306,10 +304,6 @@ class Ends:
 
     async def until_full(self) -> None:
         await until_full(self.fd)
-
-
-async def _nothing(_: bytes = b"") -> None:
-    pass
 
 
 def of_transport(transport: Any, far: Far, stream: Any = None, protocol: Any = None) -> Ends:

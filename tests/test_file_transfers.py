@@ -574,7 +574,7 @@ def test_the_next_window_is_asked_for_when_half_of_this_one_is_left(
 
 
 def test_a_full_socket_asks_for_the_next_window_too(
-    big: Path, unix_peer: Peer, cold: Cache, monkeypatch: pytest.MonkeyPatch
+    big: Path, unix_peer: Peer, cold: Cache
 ) -> None:
     with big.open("rb") as file:
         transfer = transfer_of(unix_peer, file)

@@ -390,7 +390,7 @@ def test_the_folder_may_be_the_root_of_all(root: Path, loop: str) -> None:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_what_was_not_there_is_found_when_it_is(root: Path, tmp_path: Path, loop: str) -> None:
+def test_what_was_not_there_is_found_when_it_is(tmp_path: Path, loop: str) -> None:
     with serving(tmp_path, loop) as server:
         assert_nothing(server.get("/new"))
         (tmp_path / "new").write_text("new")

@@ -84,10 +84,6 @@ class Slow(io.RawIOBase):
         super().close()
 
 
-def _vectors(data: bytes) -> list[memoryview]:
-    return [memoryview(data)[at : at + 10_000] for at in range(0, len(data), 10_000)]
-
-
 def _sock_sendall(sock: socket.socket, call: Call) -> Awaitable[None]:
     return asend.sock_sendall(sock, call.data, progress=call.progress)
 

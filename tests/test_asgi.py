@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +23,6 @@ from asgi_servers import (
 from conftest import DATA
 from starlette.middleware.gzip import GZipMiddleware
 
-import asend
 from asend import Limits, _uvicorn
 from asend.asgi import SendfileMiddleware
 from asend.http import FILES, OpenFile
@@ -852,43 +849,6 @@ def test_files_go_by_messages_on_hypercorn(path: Path, worker: str) -> None:
             bodies = [client.get().body, client.get().body]
         until(server.is_idle)
     FILES.clear()
-
-    assert bodies == [DATA, DATA]
-
-
-DAPHNE = """
-import sys
-from daphne.endpoints import build_endpoint_description_strings
-from daphne.server import Server
-from asend.asgi import SendfileMiddleware
-
-async def app(scope, receive, send):
-    length = str({length}).encode()
-    await send({{"type": "http.response.start", "status": 200,
-                 "headers": [(b"content-length", length)]}})
-    await send({{"type": "http.response.pathsend", "path": {path!r}}})
-
-server = Server(SendfileMiddleware(app), endpoints=["tcp:0:interface=127.0.0.1"],
-                signal_handlers=False)
-server.ready_callable = lambda: print(server.listening_addresses[0][1], flush=True)
-server.run()
-"""
-
-
-def test_files_go_by_messages_on_daphne(path: Path, tmp_path: Path) -> None:
-    pytest.importorskip("daphne", reason="Twisted is much to install for one test")
-    program = tmp_path / "run.py"
-    program.write_text(DAPHNE.format(length=len(DATA), path=str(path)))
-    environment = {**os.environ, "PYTHONPATH": str(Path(asend.__file__).parent.parent)}
-    with subprocess.Popen(
-        [sys.executable, str(program)], stdout=subprocess.PIPE, env=environment
-    ) as process:
-        assert process.stdout is not None
-        try:
-            with Client(Server(int(process.stdout.readline()))) as client:
-                bodies = [client.get().body, client.get().body]
-        finally:
-            process.kill()
 
     assert bodies == [DATA, DATA]
 

@@ -205,13 +205,15 @@ async def test_a_call_right_after_a_cancelled_one_leaves_the_protocol_as_it_was(
     await asyncio.wait([reading])
 
 
-@on(["transport"])
+# uvloop has no sendfile.
+@pytest.mark.parametrize(
+    "anyio_backend", [one for one in ASYNCIO if one.id != "uvloop"], indirect=True
+)
+@pytest.mark.parametrize("kind", ["transport"])
 async def test_a_transport_on_which_asyncio_sends_a_file_is_busy(
     ends: Ends, tmp_path: Path
 ) -> None:
     loop = asyncio.get_running_loop()
-    if not isinstance(loop, asyncio.SelectorEventLoop):
-        pytest.skip("uvloop has no sendfile")
     path = tmp_path / "file"
     path.write_bytes(LARGE)
 

@@ -81,9 +81,6 @@ def suites_and_runtimes() -> Iterator[ParameterSet]:
 
 @pytest.mark.parametrize(("suite", "runtime"), list(suites_and_runtimes()))
 def test_a_suite_of_cpython_passes(suite: str, runtime: str, tmp_path: Path) -> None:
-    if runtime != "asyncio-eager":
-        pytest.importorskip(runtime)
-
     status, output = run(tmp_path, suite, runtime)
 
     assert status == 0, output

@@ -23,8 +23,9 @@ from hypothesis import HealthCheck, settings
 from waiting import PATIENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
+    from typing import Any
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As where a shell without job control starts the tests in the background: programs that they
@@ -200,6 +201,20 @@ class Peer:
     async def until_full(self) -> None:
         """Wait until the sender has to wait."""
         await until_full(self.sock)
+
+
+async def receive(peer: Peer, send: Callable[[], Awaitable[Any]]) -> tuple[Any, bytes]:
+    """Return what a call returns that sends, and what came of it."""
+    results = []
+
+    async def run() -> None:
+        results.append(await send())
+        peer.sock.shutdown(socket.SHUT_WR)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        received = await peer.read(1 << 30)
+    return results[0], received
 
 
 def is_full(end: socket.socket | int) -> bool:

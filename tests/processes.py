@@ -64,11 +64,26 @@ def started(
             process.kill()
 
 
-def stop(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> tuple[int, str]:
-    """Stop a process by a signal, and return its exit status and what it wrote to stderr."""
-    process.send_signal(number)
-    errors = process.communicate(timeout=PATIENCE)[1]
-    return process.returncode, errors
+class End(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+def end(process: subprocess.Popen[str], *numbers: signal.Signals) -> End:
+    """Signal a process, wait for its end, and return all that it wrote but its first line."""
+    for number in numbers:
+        process.send_signal(number)
+    out, err = process.communicate(timeout=PATIENCE)
+    return End(process.returncode, out, err)
+
+
+def stop(
+    process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM
+) -> tuple[int, str]:
+    """The same by one signal, where only the exit status and stderr matter."""
+    ended = end(process, number)
+    return ended.status, ended.err
 
 
 def port_of(line: str) -> int:

@@ -1329,7 +1329,7 @@ EMPTY: list[dict[str, str]] = [
     {"Range": "bytes=9-5"},
     {"target": "/empty", "Range": "bytes=0-"},
 ]
-# What is mended, and its status here and there; None: there, too, in some release.
+# What is mended, and the status that it has here.
 MENDED: list[tuple[dict[str, str], int]] = [
     ({"If_Range": OTHER, "Range": "bytes=0-9"}, 200),
     ({"If_Range": NEWER, "Range": "bytes=0-9"}, 200),

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 import uvloop
-from conftest import ASYNCIO, DATA, Peer, unix_pair
+from conftest import ASYNCIO, DATA, Peer, receive, unix_pair
 from waiting import Pace, paces, until
 
 import asend
@@ -70,20 +70,6 @@ on_proactor = pytest.mark.parametrize("anyio_backend", PROACTOR, indirect=True)
 on_asyncio = pytest.mark.parametrize("anyio_backend", ASYNCIO, indirect=True)
 
 
-async def receive(peer: Peer, call: Callable[[], Awaitable[object]]) -> tuple[bytes, object]:
-    """What the peer gets of a call, and what that returns."""
-    results = []
-
-    async def run() -> None:
-        results.append(await call())
-        peer.sock.shutdown(socket.SHUT_WR)
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(run)
-        received = await peer.read(1 << 30)
-    return received, results[0]
-
-
 # --- fairness
 
 
@@ -119,8 +105,8 @@ async def test_calls_share_what_goes_in_one_turn_of_the_loop(
             await asyncio.sleep(0)
         while sum(counted) < ncalls * len(whole):
             at_turn.append(sum(counted))
-            until = thread_time() + others_work * 0.001
-            while thread_time() < until:
+            end = thread_time() + others_work * 0.001
+            while thread_time() < end:
                 pass
             await asyncio.sleep(0)
 
@@ -181,7 +167,7 @@ async def test_progress_runs_in_the_context_of_its_call() -> None:
 async def test_a_loop_without_writer_callbacks_sends_buffers(peer: Peer) -> None:
     counted: list[int] = []
 
-    received, _ = await receive(
+    _, received = await receive(
         peer, partial(asend.sock_sendall, peer.sock, DATA, progress=counted.append)
     )
 
@@ -196,7 +182,7 @@ async def test_a_loop_without_writer_callbacks_sends_vectors(peer: Peer) -> None
     counted: list[int] = []
     pieces = [DATA[at : at + 70_001] for at in range(0, len(DATA), 70_001)]
 
-    received, _ = await receive(
+    _, received = await receive(
         peer, partial(asend.sock_sendmsg, peer.sock, pieces, progress=counted.append)
     )
 
@@ -218,7 +204,7 @@ async def test_a_loop_without_writer_callbacks_sends_files(
     with io.BytesIO(DATA) if is_memory else data_file.open("rb") as file:
         file.seek(99)
 
-        received, sent = await receive(
+        sent, received = await receive(
             peer,
             partial(asend.sock_sendfile, peer.sock, file, offset, count, progress=counted.append),
         )
@@ -237,7 +223,7 @@ async def test_a_loop_without_writer_callbacks_refuses_what_needs_a_fallback(
     with pytest.raises(asend.SendfileNotAvailableError):
         await asend.sock_sendfile(unix_peer.sock, io.BytesIO(DATA), fallback=False)
     with data_file.open("rb") as file:
-        received, _ = await receive(
+        _, received = await receive(
             unix_peer, partial(asend.sock_sendfile, unix_peer.sock, file, fallback=False)
         )
 
@@ -254,7 +240,7 @@ class Reader:
 @pytest.mark.anyio
 @on_proactor
 async def test_a_loop_without_writer_callbacks_sends_any_object_with_read(peer: Peer) -> None:
-    received, sent = await receive(peer, partial(asend.sock_sendfile, peer.sock, Reader(DATA)))
+    sent, received = await receive(peer, partial(asend.sock_sendfile, peer.sock, Reader(DATA)))
 
     assert received == DATA
     assert sent == len(DATA)
@@ -268,7 +254,7 @@ async def test_a_loop_without_writer_callbacks_sends_a_pipe(peer: Peer) -> None:
         writing.write(b"from a pipe")
 
     with os.fdopen(source, "rb") as file:
-        received, _ = await receive(peer, partial(asend.sock_sendfile, peer.sock, file))
+        _, received = await receive(peer, partial(asend.sock_sendfile, peer.sock, file))
 
     assert received == b"from a pipe"
 
@@ -282,7 +268,7 @@ async def test_a_loop_without_writer_callbacks_sends_a_compressed_file_as_it_rea
         file.write(DATA)
 
     with gzip.open(tmp_path / "file.gz") as file:
-        received, _ = await receive(peer, partial(asend.sock_sendfile, peer.sock, file))
+        _, received = await receive(peer, partial(asend.sock_sendfile, peer.sock, file))
 
     assert received == DATA
 

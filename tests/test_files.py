@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-from conftest import ASYNCIO, DATA, Peer
+from conftest import ASYNCIO, DATA, Peer, receive
 
 import asend
 from asend import _residency, _transfers
@@ -82,22 +82,6 @@ def file(
     yield file
     if hasattr(file, "close"):
         file.close()
-
-
-async def receive(peer: Peer, send: Callable[[], Any]) -> tuple[int, bytes]:
-    """Run a call that sends, close, and return its result and what came."""
-    result = 0
-    received = b""
-
-    async def run() -> None:
-        nonlocal result
-        result = await send()
-        peer.sock.close()
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(run)
-        received = await peer.read(1 << 30)
-    return result, received
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import trustme
-from processes import FILE_SERVER, Client, ask, environment, port_of, run, started
+from processes import FILE_SERVER, Client, ask, end, environment, port_of, run, started
 from waiting import PATIENCE, until
 
 if TYPE_CHECKING:
@@ -49,20 +49,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "page.html").write_text("<p>page")
     (root / "big.bin").write_bytes(bytes(BIG))
     return root
-
-
-class End(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-
-def end(process: subprocess.Popen[str], *numbers: signal.Signals) -> End:
-    """Signal a process, wait for its end, and return all that it wrote but its first line."""
-    for number in numbers:
-        process.send_signal(number)
-    out, err = process.communicate(timeout=PATIENCE)
-    return End(process.returncode, out, err)
 
 
 def get(client: Client | ssl.SSLSocket, target: str = "/page.html") -> None:

@@ -556,7 +556,7 @@ def test_workers_share_a_port_and_leave_nothing(root: Path, loop: str) -> None:
     assert all(map(is_gone, workers))
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.count('"GET /page.html HTTP/1.1" 200 7 "-" "-"\n') == 20
-    assert re.search(r"\nstopped after \S+, 20 requests, 140 bytes\n$", ended.out)
+    assert re.search(r"\nstopped after \S+, 20 requests, 140 B\n$", ended.out)
 
 
 @linux_only

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
 import struct
 import threading
 from contextlib import contextmanager
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import trustme
 import uvicorn
 import uvloop
+from certificates import client_context, server_context
 from waiting import PATIENCE, until
 
 from asend.http import FILES
@@ -28,12 +26,6 @@ if TYPE_CHECKING:
 
 LOOPS = ["asyncio", "uvloop"]
 KINDS = [(loop, http) for loop in LOOPS for http in ("httptools", "h11")]
-
-
-@cache
-def certificates() -> tuple[trustme.CA, trustme.LeafCert]:
-    authority = trustme.CA()
-    return authority, authority.issue_cert("localhost")
 
 
 class Server:
@@ -88,8 +80,7 @@ def uvicorn_server(loop: str, http: str, *, is_tls: bool = False) -> Iterator[Se
         )
         if is_tls:
             config.load()
-            config.ssl = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            certificates()[1].configure_cert(config.ssl)
+            config.ssl = server_context()
             patch.setattr(config, "load", lambda: None)
         running = server._server = uvicorn.Server(config)
 
@@ -196,9 +187,7 @@ class Client:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         self.sock.connect(("127.0.0.1", server.port))
         if is_tls:
-            context = ssl.create_default_context()
-            certificates()[0].configure_trust(context)
-            self.sock = context.wrap_socket(self.sock, server_hostname="localhost")
+            self.sock = client_context().wrap_socket(self.sock, server_hostname="localhost")
         self._file = self.sock.makefile("rb")
 
     def __enter__(self) -> Client:

@@ -20,6 +20,7 @@ import uvloop
 from asgi_servers import kind, server  # noqa: F401  # fixtures
 from browser import chromium, window  # noqa: F401  # fixtures
 from hypothesis import HealthCheck, settings
+from opened import opened_by_tests
 from waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -95,26 +96,13 @@ def took(record: logging.LogRecord) -> float:
 @pytest.fixture(autouse=True)
 def no_descriptor_left() -> Iterator[None]:
     # One number would do on a quiet process; names show what was left.
-    before = descriptors()
+    before = opened_by_tests()
     yield
     # Threads let go of theirs a moment later.
     end = time.monotonic() + 1
-    while (left := descriptors() - before) and time.monotonic() < end:
+    while (left := opened_by_tests() - before) and time.monotonic() < end:
         time.sleep(0.01)
     assert not left
-
-
-def descriptors() -> set[str]:
-    """The descriptors of this process that are of a socket or a file of a test."""
-    found = set()
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{number}")
-        except FileNotFoundError:
-            continue
-        if target.startswith("socket:") or "pytest-of" in target:
-            found.add(f"{number} {target}")
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from http.client import HTTPMessage, parse_headers
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import pytest
 from waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[1]
 EXAMPLES = REPOSITORY / "examples"
 FILE_SERVER = EXAMPLES / "file_server"
+
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
 
 def environment(*folders: Path) -> dict[str, str]:

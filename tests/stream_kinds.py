@@ -11,7 +11,7 @@ import ssl
 import struct
 import tempfile
 from dataclasses import dataclass, field
-from functools import cache, partial, wraps
+from functools import partial
 from itertools import product
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -20,19 +20,20 @@ import anyio
 import anyio.abc
 import pytest
 import trio
-import trustme
 from anyio.streams.tls import TLSStream
+from certificates import client_context, server_context
 from conftest import (
     ASYNCIO,
     BUFFER,
     TRIO,
-    descriptors,
     is_full,
     listen,
     tcp_pair,
     unix_pair,
     until_full,
 )
+from opened import opened
+from waiting import in_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -97,13 +98,7 @@ def _on(
     )
 
     def decorate(test: Test) -> Test:
-        @wraps(test)
-        async def in_time(**arguments: Any) -> None:
-            # pytest-timeout would end the whole run.
-            with anyio.fail_after(20):
-                await test(**arguments)
-
-        return mark(in_time)
+        return mark(in_time(test))
 
     return decorate
 
@@ -192,7 +187,7 @@ class TLSFar(Far):
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = contexts()[0].wrap_bio(self._in, self._out, server_side=True)
+        self._tls = server_context().wrap_bio(self._in, self._out, server_side=True)
 
     async def handshake(self) -> None:
         while True:
@@ -220,19 +215,6 @@ class TLSFar(Far):
     async def write(self, data: bytes) -> None:
         self._tls.write(data)
         await super().write(self._out.read())
-
-
-@cache
-def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """A server's and a client's."""
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # They would lie unread at the client, and turn its close into a reset.
-    server.num_tickets = 0
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
 
 
 class _Recording:
@@ -387,7 +369,7 @@ async def _open_writer(kind: str) -> Ends:
     if kind != "writer-tls":
         return of_writer(*await asyncio.open_connection(sock=sock), Far(other))
     far = TLSFar(other)
-    opening = asyncio.open_connection(sock=sock, ssl=contexts()[1], server_hostname="localhost")
+    opening = asyncio.open_connection(sock=sock, ssl=client_context(), server_hostname="localhost")
     return of_writer(*await _encrypted(far, opening), far)
 
 
@@ -398,7 +380,7 @@ async def _open_fastnet(kind: str) -> Ends:
         return of_writer(*await aiofastnet.open_connection(loop, sock=sock), Far(other))
     far = TLSFar(other)
     opening = aiofastnet.open_connection(
-        loop, sock=sock, ssl=contexts()[1], server_hostname="localhost"
+        loop, sock=sock, ssl=client_context(), server_hostname="localhost"
     )
     return of_writer(*await _encrypted(far, opening), far)
 
@@ -412,7 +394,7 @@ async def _open_transport(kind: str) -> Ends:
         return of_transport(transport, Far(other), None, protocol)
     far = TLSFar(other)
     opening = loop.create_connection(
-        factory, sock=sock, ssl=contexts()[1], server_hostname="localhost"
+        factory, sock=sock, ssl=client_context(), server_hostname="localhost"
     )
     transport, protocol = await _encrypted(far, opening)
     return of_transport(transport, far, None, protocol)
@@ -460,7 +442,7 @@ async def _open_anyio(kind: str) -> Ends:
         return of_anyio(stream, Far(other))
     far = TLSFar(other)
     opening = TLSStream.wrap(
-        stream, hostname="localhost", ssl_context=contexts()[1], standard_compatible=False
+        stream, hostname="localhost", ssl_context=client_context(), standard_compatible=False
     )
     return of_anyio(await _encrypted(far, opening), far)
 
@@ -472,7 +454,7 @@ async def _open_trio(kind: str) -> Ends:
         return of_trio(stream, sock, Far(other))
     far = TLSFar(other)
     encrypting = trio.SSLStream(
-        stream, contexts()[1], server_hostname="localhost", https_compatible=True
+        stream, client_context(), server_hostname="localhost", https_compatible=True
     )
     await _encrypted(far, encrypting.do_handshake())
     return of_trio(encrypting, sock, far)
@@ -494,7 +476,7 @@ OPENERS = {
 async def open_ends(kind: str) -> AsyncIterator[Ends]:
     """Open a stream of this kind, and leave nothing of it at the end."""
     ends = await OPENERS[kind.partition("-")[0]](kind)
-    name = f"{ends.fd} {os.readlink(f'/proc/self/fd/{ends.fd}')}"
+    item = str(ends.fd), opened()[str(ends.fd)]
     try:
         yield ends
     finally:
@@ -507,7 +489,7 @@ async def open_ends(kind: str) -> AsyncIterator[Ends]:
                 await child.wait()
             with anyio.move_on_after(5):
                 # A transport closes its socket some turns later.
-                while name in descriptors():
+                while item in opened().items():
                     await anyio.sleep(0.001)
         if kind.startswith("fastnet"):
             # It asks its transport when it is collected, be it in a thread that reads a file, where

@@ -10,7 +10,6 @@ import gzip
 import logging
 import os
 import socket
-import ssl
 import struct
 import time
 import zlib
@@ -25,10 +24,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import aiohttp
 import pytest
-import trustme
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
+from certificates import client_context, server_context
 from conftest import ASYNCIO
+from opened import opened
 
 from asend import Limits
 from asend.aiohttp import (
@@ -415,18 +415,7 @@ async def test_many_clients_get_the_same_file_at_once(large: Path) -> None:
     assert [reply.body == BODY[:LARGE] for reply in replies] == [True] * 10
 
 
-def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Contexts for a server on localhost, and for its clients."""
-    authority = trustme.CA()
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
-
-
 async def test_files_arrive_over_tls(tmp_path: Path, by_kernel: list[int]) -> None:
-    server_side, client_side = tls()
     for size in SIZES:
         make(tmp_path / str(size), BODY[:size])
 
@@ -437,15 +426,15 @@ async def test_files_arrive_over_tls(tmp_path: Path, by_kernel: list[int]) -> No
     app.router.add_get("/{name}", hand_out)
     runner = web.AppRunner(app)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_side).start()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_context()).start()
     bodies, parts = [], []
     async with aiohttp.ClientSession(f"https://127.0.0.1:{runner.addresses[0][1]}") as session:
         for size in SIZES:
-            async with session.get(f"/{size}", ssl=client_side) as response:
+            async with session.get(f"/{size}", ssl=client_context()) as response:
                 bodies.append(await response.read())
         for asked in ("bytes=1000000-1999999", "bytes=0-0,9-2000000"):
             async with session.get(
-                f"/{LARGE}", ssl=client_side, headers={"Range": asked}
+                f"/{LARGE}", ssl=client_context(), headers={"Range": asked}
             ) as response:
                 parts.append((response.status, await response.read()))
     await runner.cleanup()
@@ -1598,11 +1587,7 @@ async def test_a_new_sidecar_shows_when_its_time_is_over(small: Path) -> None:
 
 def opened_below(path: Path) -> list[str]:
     """Return what this process has open there."""
-    found = []
-    for number in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):
-            found.append(os.readlink(f"/proc/self/fd/{number}"))
-    return [each for each in found if each.startswith(str(path))]
+    return [each for each in opened().values() if each.startswith(str(path))]
 
 
 async def test_the_cache_holds_so_many_files_and_no_more(tmp_path: Path) -> None:

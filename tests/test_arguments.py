@@ -8,14 +8,13 @@ import os
 import pathlib
 import re
 import socket
-import ssl
 from contextlib import ExitStack
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
-import trustme
+from certificates import client_context
 from conftest import ASYNCIO, DATA, Peer
 
 import asend
@@ -253,9 +252,7 @@ async def test_a_blocking_socket_is_refused(call: Any, unix_peer: Peer) -> None:
 
 
 async def test_an_ssl_socket_is_refused(call: Any, unix_peer: Peer) -> None:
-    context = ssl.create_default_context()
-    trustme.CA().configure_trust(context)
-    wrapped = context.wrap_socket(
+    wrapped = client_context().wrap_socket(
         unix_peer.sock, server_hostname="localhost", do_handshake_on_connect=False
     )
     with wrapped:

@@ -25,6 +25,9 @@ import anyio
 import pytest
 import uvloop
 from conftest import ASYNCIO, DATA, Peer, receive, unix_pair
+from odd_files import Reader
+from processes import environment
+from sends import send_memory_file, send_octets, send_vectors
 from waiting import Pace, paces, until
 
 import asend
@@ -230,13 +233,6 @@ async def test_a_loop_without_writer_callbacks_refuses_what_needs_a_fallback(
     assert received == DATA
 
 
-class Reader:
-    """A file object with nothing but `read`."""
-
-    def __init__(self, data: bytes) -> None:
-        self.read = io.BytesIO(data).read
-
-
 @pytest.mark.anyio
 @on_proactor
 async def test_a_loop_without_writer_callbacks_sends_any_object_with_read(peer: Peer) -> None:
@@ -294,19 +290,7 @@ async def test_flags_are_refused_where_the_loop_would_lose_them(peer: Peer) -> N
     assert caught.value.__notes__ == [f"{len(received)} of {len(DATA)} bytes sent"]
 
 
-def send_octets(sock: socket.socket, **options: Any) -> Awaitable[object]:
-    return asend.sock_sendall(sock, DATA, **options)
-
-
-def send_vectors(sock: socket.socket, **options: Any) -> Awaitable[object]:
-    return asend.sock_sendmsg(sock, [DATA[:10], DATA[10:]], **options)
-
-
-def send_memory(sock: socket.socket, **options: Any) -> Awaitable[object]:
-    return asend.sock_sendfile(sock, io.BytesIO(DATA), **options)
-
-
-@pytest.fixture(params=[send_octets, send_vectors, send_memory, "file"])
+@pytest.fixture(params=[send_octets, send_vectors, send_memory_file, "file"])
 def send(request: pytest.FixtureRequest, data_file: Path) -> Iterator[Callable[..., Any]]:
     if request.param != "file":
         yield request.param
@@ -755,7 +739,7 @@ def test_a_pipe_that_never_delivers_keeps_no_process_alive(run: str) -> None:
         text=True,
         timeout=15,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(),
     )
 
     assert done.stdout.split("\n") == ["timed out: not all was sent within 0.05 s", "ended", ""]

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import DATA, Peer, descriptors
+from conftest import DATA, Peer
+from opened import opened_by_tests
 
 from asend import SendfileNotAvailableError, _by_copy, _by_kernel
 from asend._files import FileTransfer, kernel_sends
@@ -1201,10 +1202,10 @@ def test_a_file_closed_meanwhile_is_still_sent_and_no_error_at_the_end(
 
 def test_a_held_descriptor_is_released_once(data_file: Path, unix_peer: Peer) -> None:
     with data_file.open("rb") as file:
-        before = descriptors()
+        before = opened_by_tests()
         transfer = transfer_of(unix_peer, file)
         transfer.hold(unix_peer.sock)
-        held = descriptors() - before
+        held = opened_by_tests() - before
 
         transfer.close()
         # Would close the number of another.
@@ -1212,7 +1213,7 @@ def test_a_held_descriptor_is_released_once(data_file: Path, unix_peer: Peer) ->
             transfer.close()
 
         assert len(held) == 1
-        assert descriptors() == before
+        assert opened_by_tests() == before
 
 
 def test_what_is_left_of_a_file_is_a_part_of_it(data_file: Path, unix_peer: Peer) -> None:
@@ -1291,7 +1292,7 @@ def test_a_descriptor_is_held_until_the_thread_that_reads_has_ended(
     big: Path, unix_peer: Peer, cold: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = SlowReads(monkeypatch)
-    before = descriptors()
+    before = opened_by_tests()
     with big.open("rb") as file:
         transfer = transfer_of(unix_peer, file)
         transfer.step()
@@ -1301,12 +1302,12 @@ def test_a_descriptor_is_held_until_the_thread_that_reads_has_ended(
     assert slow.has_begun.wait(10)
 
     transfer.close()
-    held = descriptors() - before
+    held = opened_by_tests() - before
     slow.may_go_on.set()
     thread.join()
 
     assert len(held) == 1
-    assert descriptors() == before
+    assert opened_by_tests() == before
     # The rest of its window was not read.
     assert cold.reads == [0]
 

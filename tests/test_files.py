@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 from conftest import ASYNCIO, DATA, Peer, receive
+from odd_files import Gated, Opaque, Reader
+from opened import opened
 
 import asend
 from asend import _residency, _transfers
@@ -26,41 +28,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 pytestmark = pytest.mark.anyio
-
-
-class Opaque:
-    """A file object with nothing but what it needs: read, seek, tell."""
-
-    def __init__(self, data: bytes) -> None:
-        self._file = io.BytesIO(data)
-        self.read = self._file.read
-        self.seek = self._file.seek
-        self.tell = self._file.tell
-
-
-class Gated(Opaque):
-    """An object whose reads after the first wait for a gate, as a slow disk does."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self.gate = threading.Event()
-        self.is_reading = threading.Event()
-        self.was_restored = threading.Event()
-        self.reads = 0
-        self.read = self._read
-        self.seek = self._seek
-
-    def _read(self, size: int = -1) -> bytes:
-        self.reads += 1
-        if self.reads > 1:
-            self.is_reading.set()
-            assert self.gate.wait(20)
-        return self._file.read(size)
-
-    def _seek(self, position: int) -> int:
-        if self.reads:
-            self.was_restored.set()
-        return self._file.seek(position)
 
 
 @pytest.fixture(params=["kernel", "copy", "memory", "object", "gzip", "unbuffered"])
@@ -563,11 +530,7 @@ async def test_a_socket_is_read_like_a_file(unix_peer: Peer) -> None:
 
 
 async def test_an_object_with_nothing_but_read_is_sent(peer: Peer) -> None:
-    class Reader:
-        def __init__(self) -> None:
-            self.read = io.BytesIO(DATA).read
-
-    sent, received = await receive(peer, lambda: asend.sock_sendfile(peer.sock, Reader()))
+    sent, received = await receive(peer, lambda: asend.sock_sendfile(peer.sock, Reader(DATA)))
 
     assert received == DATA
     assert sent == len(DATA)
@@ -713,10 +676,4 @@ async def test_a_call_cancelled_while_it_reads_leaves_no_descriptor(
 
 def count_of(path: Path) -> int:
     """Count this process's descriptors of a file."""
-    links = []
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            links.append(os.readlink(f"/proc/self/fd/{number}"))
-        except FileNotFoundError:
-            continue
-    return links.count(str(path))
+    return list(opened().values()).count(str(path))

@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING
 import aiohttp
 import anyio
 import pytest
-import trustme
 import uvloop
 from aiohttp import web
+from certificates import client_context, server_context
 from conftest import DATA, Peer, unix_pair
+from processes import environment
 
 import asend
 from asend import loops
@@ -546,26 +547,15 @@ async def test_sendfile_takes_a_pipe(data_file: Path) -> None:
         assert sent == len(DATA)
 
 
-def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Contexts for a server on localhost, and for its clients."""
-    authority = trustme.CA()
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
-
-
 @asynccontextmanager
 async def encrypted() -> AsyncIterator[tuple[asyncio.WriteTransport, asyncio.StreamReader]]:
     """A transport that encrypts, and a reader of what is sent on it."""
-    server_side, client_side = tls()
     accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
     server = await asyncio.start_server(
-        lambda _, writer: accepted.put_nowait(writer), "127.0.0.1", 0, ssl=server_side
+        lambda _, writer: accepted.put_nowait(writer), "127.0.0.1", 0, ssl=server_context()
     )
     reader, writer = await asyncio.open_connection(
-        *server.sockets[0].getsockname(), ssl=client_side
+        *server.sockets[0].getsockname(), ssl=client_context()
     )
     sender = await accepted.get()
     try:
@@ -739,11 +729,10 @@ async def test_aiohttp_sends_ranges_by_the_kernel(
 
 @pytest.mark.anyio
 async def test_aiohttp_encrypts_files(directory: Path, by_kernel: list[int]) -> None:
-    server_side, client_side = tls()
     async with (
-        served(application(directory), ssl_context=server_side) as port,
+        served(application(directory), ssl_context=server_context()) as port,
         aiohttp.ClientSession() as session,
-        session.get(f"https://127.0.0.1:{port}/static/body", ssl=client_side) as response,
+        session.get(f"https://127.0.0.1:{port}/static/body", ssl=client_context()) as response,
     ):
         body = await response.read()
 
@@ -825,11 +814,9 @@ def test_the_kernel_is_seen_to_send(loop: str, directory: Path, tmp_path: Path) 
     trace = tmp_path / "trace"
     command = ["strace", "-f", "-e", "trace=sendfile", "-o", str(trace)]
     command += [sys.executable, "-c", SERVE, str(directory), loop]
-    package = str(Path(asend.__file__).parents[1])
-
     done = subprocess.run(
         command,
-        env=os.environ | {"PYTHONPATH": package},
+        env=environment(),
         stdout=subprocess.PIPE,
         timeout=50,
         check=True,

@@ -8,7 +8,6 @@ import contextlib
 import ctypes
 import errno
 import inspect
-import io
 import mmap
 import os
 import resource
@@ -27,6 +26,7 @@ import pytest
 import trio
 import trio.testing
 from conftest import ASYNCIO, DATA, TRIO, Peer, tcp_pair, unix_pair
+from sends import note, notes, send_memory_file, send_octets, send_vectors
 from waiting import Pace, paces
 
 import asend
@@ -40,19 +40,6 @@ if TYPE_CHECKING:
     Send = Callable[..., Coroutine[Any, Any, object]]
 
 pytestmark = pytest.mark.anyio
-
-
-async def send_octets(sock: socket.socket, **options: Any) -> None:
-    await asend.sock_sendall(sock, DATA, **options)
-
-
-async def send_vectors(sock: socket.socket, **options: Any) -> None:
-    pieces = [DATA[at : at + 70_001] for at in range(0, len(DATA), 70_001)]
-    await asend.sock_sendmsg(sock, pieces, **options)
-
-
-async def send_memory_file(sock: socket.socket, **options: Any) -> None:
-    await asend.sock_sendfile(sock, io.BytesIO(DATA), **options)
 
 
 @pytest.fixture(params=["octets", "vectors", "kernel", "copy", "memory"])
@@ -74,14 +61,6 @@ def send(request: pytest.FixtureRequest, data_file: Path, monkeypatch: pytest.Mo
         "memory": send_memory_file,
     }
     return ways[request.param]
-
-
-def notes(error: BaseException) -> list[str]:
-    return list(getattr(error, "__notes__", []))
-
-
-def note(sent: int) -> str:
-    return f"{sent} of {len(DATA)} bytes sent"
 
 
 async def test_all_bytes_arrive_in_order(send: Send, peer: Peer) -> None:

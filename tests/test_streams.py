@@ -24,6 +24,8 @@ import pytest
 import trio
 from anyio.streams.stapled import StapledByteStream
 from conftest import ASYNCIO, DATA, TRIO, tcp_pair
+from odd_files import Gated, Opaque
+from sends import note, notes
 from stream_kinds import (
     ALL,
     PIPES,
@@ -39,7 +41,6 @@ from stream_kinds import (
     on_asyncio,
     open_ends,
 )
-from test_files import Gated, Opaque
 from waiting import PATIENCE, paces
 
 import asend
@@ -119,11 +120,7 @@ class Call:
                 await anyio.sleep(0.001)
 
     def notes(self) -> list[str]:
-        return list(getattr(self.error, "__notes__", []))
-
-
-def note(sent: int) -> str:
-    return f"{sent} of {len(DATA)} bytes sent"
+        return notes(self.error)
 
 
 async def bring_to(stage: str, ends: Ends, call: Call) -> bytes:

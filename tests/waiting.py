@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import wraps
 from typing import TYPE_CHECKING, TypeVar
 
+import anyio
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
+    from typing import Any
 
 T = TypeVar("T")
 
@@ -23,6 +27,17 @@ def until(condition: Callable[[], T], seconds: float = PATIENCE, what: str = "")
         assert time.monotonic() < end, f"not within {seconds} s: {what or condition}"
         time.sleep(0.005)  # asked again and again, as nothing tells
     return found
+
+
+def in_time(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """Have a test that hangs fail, where pytest-timeout would end the whole run."""
+
+    @wraps(test)
+    async def run(**arguments: Any) -> None:
+        with anyio.fail_after(2 * PATIENCE):
+            await test(**arguments)
+
+    return run
 
 
 class Pace:

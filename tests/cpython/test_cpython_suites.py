@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from processes import environment
 from suites import SUITES
-
-import asend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +50,7 @@ def run(directory: Path, *arguments: str) -> tuple[int, str]:
     process = subprocess.Popen(
         [sys.executable, script, *arguments],
         cwd=directory,
-        env=os.environ | {"PYTHONPATH": str(Path(asend.__file__).parents[1])},
+        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -330,3 +330,17 @@ def serving(root: Path, loop: str, **options: object) -> Iterator[Server]:
         finally:
             server.run(server.is_over.set)
             thread.join()
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def running(request: pytest.FixtureRequest, root: Path) -> Iterator[Server]:
+    """A server of a module's own folder, on each loop."""
+    with serving(root, request.param) as server:
+        yield server
+
+
+@pytest.fixture
+def site(running: Server) -> Iterator[Server]:
+    """The same, of which a test leaves nothing."""
+    yield running
+    running.check()

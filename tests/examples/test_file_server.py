@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from file_servers import DIGITS, LOOPS, Server, serving
-from processes import FILE_SERVER, Client, ask, port_of, run, started, stop
+from processes import FILE_SERVER, Client, ask, needs_curl, port_of, run, started, stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BIG = 32 * 1024 * 1024
 PAGE = b"<p>page" * 1000
-
-needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
 
 class Site(NamedTuple):

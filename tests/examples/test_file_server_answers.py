@@ -9,13 +9,13 @@ from itertools import chain
 from mimetypes import MimeTypes
 from typing import TYPE_CHECKING
 
+import file_servers
 import pytest
 from file_servers import DATA, DIGITS, LOOPS, Reply, Server, serving, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 # When all files were modified, and a day before and after.
@@ -24,6 +24,9 @@ MODIFIED, EARLIER, LATER = (formatdate(MTIME + days * 86400, usegmt=True) for da
 # One that is answered from memory, and one that the kernel sends.
 CONTENTS = {"digits.txt": DIGITS, "data.bin": DATA}
 CODINGS = {"br": ".br", "zstd": ".zst", "gzip": ".gz"}
+
+
+running, site = file_servers.running, file_servers.site
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +56,6 @@ def add_encoded(root: Path) -> None:
     (root / "some.js.zst").symlink_to("/etc/hostname")
     (root / "large.css").write_bytes(DATA)
     (root / "large.css.gz").write_bytes(DATA[::-1])
-
-
-@pytest.fixture(scope="module", params=LOOPS)
-def running(request: pytest.FixtureRequest, root: Path) -> Iterator[Server]:
-    with serving(root, request.param) as server:
-        yield server
-
-
-@pytest.fixture
-def site(running: Server) -> Iterator[Server]:
-    yield running
-    running.check()
 
 
 # Whole files, and what is said of them

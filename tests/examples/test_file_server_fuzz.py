@@ -5,27 +5,28 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import file_servers
 import pytest
 from file_servers import (
     DATA,
     DIGITS,
-    LOOPS,
     Client,
     Reply,
     Request,
     RequestParser,
     Server,
     request,
-    serving,
 )
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 FUZZ = settings(max_examples=100)
+
+
+running, site = file_servers.running, file_servers.site
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +35,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "digits.txt").write_bytes(DIGITS)
     (root / "data.bin").write_bytes(DATA)
     return root
-
-
-@pytest.fixture(scope="module", params=LOOPS)
-def running(request: pytest.FixtureRequest, root: Path) -> Iterator[Server]:
-    with serving(root, request.param) as server:
-        yield server
-
-
-@pytest.fixture
-def site(running: Server) -> Iterator[Server]:
-    yield running
-    running.check()
 
 
 def head(line: bytes, *fields: bytes) -> bytes:

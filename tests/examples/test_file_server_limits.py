@@ -27,6 +27,7 @@ from file_servers import (
     serving,
     until,
 )
+from opened import opened
 from waiting import PATIENCE
 
 import asend
@@ -735,14 +736,7 @@ def test_a_file_that_is_removed_does_not_stay_on_the_disk(file: Path, loop: str)
 
 
 def is_open(file: Path) -> bool:
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{number}")
-        except FileNotFoundError:
-            continue
-        if target.removesuffix(" (deleted)") == str(file):
-            return True
-    return False
+    return str(file) in {target.removesuffix(" (deleted)") for target in opened().values()}
 
 
 def test_a_folder_that_cannot_be_read_to_its_end_ends_the_connection(

@@ -6,19 +6,19 @@ import os
 import socket
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+import file_servers
 import pytest
 from file_servers import AMPLE, DIGITS, LOOPS, Reply, Server, serving
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from waiting import until
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 LONGEST_NAME = 255
+
+
+running, site = file_servers.running, file_servers.site
 
 
 @pytest.fixture(scope="module")
@@ -70,18 +70,6 @@ def add_irregular(root: Path) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind("socket")
     os.chdir(before)
-
-
-@pytest.fixture(scope="module", params=LOOPS)
-def running(request: pytest.FixtureRequest, root: Path) -> Iterator[Server]:
-    with serving(root, request.param) as server:
-        yield server
-
-
-@pytest.fixture
-def site(running: Server) -> Iterator[Server]:
-    yield running
-    running.check()
 
 
 FOUND = {

@@ -10,7 +10,6 @@ import pty
 import re
 import resource
 import select
-import shutil
 import signal
 import socket
 import ssl
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import trustme
-from processes import FILE_SERVER, Client, ask, end, environment, port_of, run, started
+from processes import FILE_SERVER, Client, ask, end, environment, needs_curl, port_of, run, started
 from waiting import PATIENCE, until
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 BIG = 32 * 1024 * 1024
 CURL = ["curl", "--silent", "--show-error", "--fail"]
-needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 needs_ipv6 = pytest.mark.skipif(
     not Path("/proc/net/if_inet6").exists(), reason="this machine has no IPv6"
 )

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 import trio
+from opened import opened_by_tests
 
 import asend
 from asend import _by_kernel
@@ -142,19 +143,6 @@ def hear(word: str) -> None:
     # Not through the event loop: it has nothing to do meanwhile, so that no call of its own fails.
     heard = sys.stdin.readline().strip()
     assert heard == word, heard
-
-
-def descriptors() -> dict[str, str]:
-    """The sockets and files of this process; a loop may open devices and pipes for itself."""
-    found = {}
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{number}")
-        except FileNotFoundError:
-            continue
-        if target.startswith("socket:") or "pytest-of" in target:
-            found[number] = target
-    return found
 
 
 def connect(address: list[Any]) -> socket.socket:
@@ -288,11 +276,11 @@ async def main(runtime: str) -> None:
     say("started")
     while line := sys.stdin.readline():
         faulthandler.dump_traceback_later(ALL_SECONDS, exit=True)
-        before = descriptors().items()
+        before = opened_by_tests()
         await play(json.loads(line), runtime)
         # A transport closes its socket some turns later, a thread its file when it has read.
         end = time.monotonic() + 2
-        while (left := dict(descriptors().items() - before)) and time.monotonic() < end:
+        while (left := dict(opened_by_tests() - before)) and time.monotonic() < end:
             await anyio.sleep(0.001)
         faulthandler.cancel_dump_traceback_later()
         say(left)

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -15,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import trustme
+from certificates import certificates, server_context
 from conftest import BUFFER, listen
 from expected import RUNTIMES, Case, ends, every_case
+from processes import environment
 from sender import HOME, SMALL, TAIL
 from tracing import STRACE, Seen, faults, read
 
-import asend
-
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
 # Calls in a scenario: enough for the fifth of what each call asks for once.
@@ -54,7 +53,7 @@ class Sender:
                     *(sys.executable, "-W", "always::ResourceWarning"),
                     *(Path(__file__).with_name("sender.py"), runtime),
                 ],
-                env=os.environ | {"PYTHONPATH": str(Path(asend.__file__).parents[1])},
+                env=environment(Path(__file__).parents[1]),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -156,13 +155,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def context(folder: Path) -> ssl.SSLContext:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(folder / "authority"))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # They would lie unread at the sender, and turn its close into a reset.
-    context.num_tickets = 0
-    authority.issue_cert("localhost").configure_cert(context)
-    return context
+    certificates()[0].cert_pem.write_to_path(str(folder / "authority"))
+    return server_context()
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,13 @@ import asyncio
 import socket
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial, wraps
+from functools import partial
 from typing import TYPE_CHECKING
 
-import anyio
 import pytest
 import trio
 from conftest import ASYNCIO, TRIO
-from waiting import ATTEMPTS, PATIENCE
+from waiting import ATTEMPTS, in_time
 
 import asend
 
@@ -40,14 +39,8 @@ each_runtime = pytest.mark.parametrize(
 def each_way(test: Test) -> Test:
     """Run a test with each call."""
 
-    @wraps(test)
-    async def in_time(**arguments: Any) -> None:
-        # pytest-timeout would end the whole run.
-        with anyio.fail_after(2 * PATIENCE):
-            await test(**arguments)
-
     ways = ["sock_sendall", "sock_sendfile", "sendall", "sendfile"]
-    return pytest.mark.parametrize("way", ways)(in_time)
+    return pytest.mark.parametrize("way", ways)(in_time(test))
 
 
 @asynccontextmanager

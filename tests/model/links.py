@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import trio
 from conftest import tcp_pair, unix_pair
+from opened import opened
 from stream_kinds import (
     PLAIN_TRANSPORTS,
     TLS_TRANSPORTS,
@@ -146,10 +147,10 @@ async def _open_socket(kind: str) -> AsyncIterator[Ends]:
 def writers() -> set[str]:
     """What the event loops of this process are to be told of when it can be written to."""
     found = set()
-    for number in os.listdir("/proc/self/fd"):
+    for number, target in opened().items():
+        if target != "anon_inode:[eventpoll]":
+            continue
         try:
-            if os.readlink(f"/proc/self/fd/{number}") != "anon_inode:[eventpoll]":
-                continue
             with open(f"/proc/self/fdinfo/{number}") as info:
                 watched = re.findall(r"tfd:\s*(\d+) events:\s*([0-9a-f]+)", info.read())
         except FileNotFoundError:

@@ -25,10 +25,11 @@ from calls import (
     Piece,
     Raised,
 )
-from conftest import DATA, descriptors
+from conftest import DATA
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 from links import Link, open_link, writers
+from opened import opened_by_tests
 from sources import OTHER_FILES, PLAIN_FILES, Source
 from waiting import until
 
@@ -137,7 +138,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.is_sound = True
         self.serial = 0
-        self.before = descriptors()
+        self.before = opened_by_tests()
         self.runtime = type(self).new_runtime()
         self.open()
 
@@ -681,7 +682,7 @@ class Machine(RuleBasedStateMachine):
             if was_sound:
                 self.finish()
                 self.runtime.close()
-                until(lambda: not descriptors() - self.before, what="no descriptor left")
+                until(lambda: not opened_by_tests() - self.before, what="no descriptor left")
                 self.is_sound = True
         finally:
             if not self.is_sound:

@@ -8,19 +8,13 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from conftest import DATA
+from odd_files import Reader
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PLAIN_FILES = ["buffered", "raw", "begun", "cold"]
 OTHER_FILES = ["memory", "gzip", "pipe", "opaque"]
-
-
-class Opaque:
-    """Something to read, and nothing else."""
-
-    def __init__(self, data: bytes) -> None:
-        self.read = io.BytesIO(data).read
 
 
 class Source:
@@ -47,7 +41,7 @@ class Source:
         if self.kind == "memory":
             return io.BytesIO(data)
         if self.kind == "opaque":
-            return Opaque(data)
+            return Reader(data)
         if self.kind == "pipe":
             reading, writing = os.pipe()
             # As much as it holds.

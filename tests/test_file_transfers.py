@@ -746,6 +746,31 @@ def test_without_fallback_a_file_that_does_not_stay_in_the_cache_goes_by_the_ker
     assert sendfiles
 
 
+def test_what_was_seen_to_be_cached_is_forgotten_when_it_is_too_much(
+    big: Path, unix_peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[tuple[int, int, int, int], float] = {}
+    most = 0
+    monkeypatch.setattr(_by_kernel, "_seen", seen)
+    monkeypatch.setattr(_by_kernel, "_MOST_SEEN", 2)
+    # Of a mebibyte each.
+    assert big.stat().st_size > 3 << 20
+
+    def progress(_: int) -> None:
+        nonlocal most
+        most = max(most, len(seen))
+
+    with big.open("rb") as file:
+        file.read()
+        transfer = transfer_of(unix_peer, file, progress=progress)
+
+        received, _ = run(transfer, unix_peer)
+        transfer.close()
+
+    assert received == big.read_bytes()
+    assert most == 2
+
+
 def test_what_was_asked_of_the_cache_is_released_at_the_end(
     big: Path, unix_peer: Peer, cold: Cache
 ) -> None:

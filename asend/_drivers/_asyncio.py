@@ -123,7 +123,6 @@ class _Pump:
         "_is_writing",
         "_loop",
         "_pace",
-        "_sender",
         "_timer",
         "_transfer",
         "_turns",
@@ -137,7 +136,6 @@ class _Pump:
         self._context = copy_context()
         self._transfer = transfer
         self._turns = turns_of(self._loop)
-        self._sender = sender
         # Nobody else's, so that no clean-up takes away the writer of another call.
         self._fd = sender.sending.fileno()
         self._is_writing = False

@@ -167,6 +167,17 @@ def test_a_rate_is_averaged_over_the_call(clock: Clock) -> None:
         pace.look()
 
 
+def test_bytes_that_had_to_go_first_count_for_the_rate(clock: Clock) -> None:
+    tally = Tally(None, None)
+    pace = Pace(Limits(min_rate=100, grace=0), tally)
+    tally.drain(700)
+    tally.add(300)
+
+    left = pace.look()
+
+    assert left == 10
+
+
 def test_the_earlier_of_the_two_is_what_is_waited_for(clock: Clock) -> None:
     tally = Tally(None, None)
     tally.add(700)
@@ -244,12 +255,13 @@ def test_a_broken_limit_is_seen_in_time_and_a_kept_one_never(
 def test_calls_with_one_total_time_have_what_is_left_of_it(clock: Clock) -> None:
     deadline = Deadline(10)
 
-    at_first = deadline.left()
-    clock.now += 4
-    later = deadline.left()
+    lefts = [deadline.left()]
+    for seconds in (4, 5.5):
+        clock.now += seconds
+        lefts.append(deadline.left())
 
-    assert (at_first, later) == (10, 6)
-    for seconds in (6, 1):
+    assert lefts == [10, 6, 0.5]
+    for seconds in (0.5, 1):
         clock.now += seconds
         with pytest.raises(TimeoutError, match="timed out: not all was sent within 10 s"):
             deadline.left()

@@ -1302,6 +1302,16 @@ async def test_a_stall_ends_the_call(ends: Ends) -> None:
     assert "stalled" in str(call.error)
 
 
+@on(["transport", "transport-tls", "trio-unix", "anyio-tls", "pipe"])
+async def test_a_stall_ends_the_call_of_a_file(ends: Ends, file: Any) -> None:
+    call = Call(asend.sendfile, ends.stream, file, limits=asend.Limits(stall=0.05))
+
+    await call.run()
+
+    assert isinstance(call.error, TimeoutError)
+    assert "stalled" in str(call.error)
+
+
 @on(["writer-tcp", "transport-tls", "anyio-tcp", "trio-unix", "trio-tls", "anyio-tls", "pipe"])
 async def test_a_rate_below_the_least_ends_the_call(ends: Ends) -> None:
     limits = asend.Limits(min_rate=1e9, grace=0.05)

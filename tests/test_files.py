@@ -32,7 +32,10 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(params=["kernel", "copy", "memory", "object", "gzip", "unbuffered"])
 def file(
-    request: pytest.FixtureRequest, data_file: Path, zipped_file: Path, monkeypatch: Any
+    request: pytest.FixtureRequest,
+    data_file: Path,
+    zipped_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Any]:
     """DATA as each kind of file that can seek."""
     if request.param == "copy":

@@ -36,9 +36,9 @@ def _guarded(guard: AbstractContextManager[object]) -> Iterator[Callable[[], Non
         yield entered.close
 
 
-# Turns of the loop that a call needs to end: it hears of it in one, its tasks in the next, and it
-# leaves their group in the third.
-_CLEAN_UP_TURNS = 3
+# Turns of the loop that a call needs to end, at most: a read in a thread that was just to begin
+# hears of it in the first and is over in the third, and the call leaves its group in the fourth.
+_CLEAN_UP_TURNS = 4
 
 
 async def await_clean_up(guard: AbstractContextManager[object], sock: AnySocket) -> None:

@@ -32,6 +32,7 @@ from waiting import Pace, paces, until
 
 import asend
 from asend import _drivers, _senders
+from asend._drivers import _turns
 from asend._files import FileTransfer
 from asend._tally import KERNEL_STEP_SIZE
 from asend._transfers import STEP_SIZE, Octets, Vectors
@@ -80,12 +81,12 @@ on_asyncio = pytest.mark.parametrize("anyio_backend", ASYNCIO, indirect=True)
 @on_asyncio
 @pytest.mark.parametrize("is_memory", [False, True], ids=["file", "memory"])
 @pytest.mark.parametrize("others_work", [False, True], ids=["alone", "beside-work"])
-@pytest.mark.parametrize("ncalls", [1, 4, 20])
+@pytest.mark.parametrize(("ncalls", "size"), [(1, 4 << 20), (4, 3 << 19), (20, 3 << 19)])
 async def test_calls_share_what_goes_in_one_turn_of_the_loop(
-    ncalls: int, others_work: bool, is_memory: bool, tmp_path: Path
+    ncalls: int, size: int, others_work: bool, is_memory: bool, tmp_path: Path
 ) -> None:
     """Else 20 calls would hold the loop for as long as 20 steps take."""
-    whole = bytes(range(256)) * 16384
+    whole = bytes(range(256)) * (size // 256)
     path = tmp_path / "file"
     path.write_bytes(whole)
     counted: list[int] = []
@@ -131,8 +132,10 @@ async def test_calls_share_what_goes_in_one_turn_of_the_loop(
     else:
         assert max(nbytes for _, nbytes in turns) <= KERNEL_STEP_SIZE + STEP_SIZE
     if others_work and ncalls > 1:
-        # Half of each, so that it counts for a large one.
-        large = [nbytes for before, nbytes in turns if before > ncalls * len(whole) / 2]
+        # Each is over what counts for a small one, by up to a step.
+        past = ncalls * (_turns._BULK + STEP_SIZE)
+        large = [nbytes for before, nbytes in turns if before > past]
+        assert len(large) > 10
         assert max(large) <= max(2 * 64 * 1024, (8 * ncalls + 64) * 1024)
         # What the work began in one turn goes on in the next, before more is sent.
         assert large.count(0) >= len(large) / 3

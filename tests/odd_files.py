@@ -43,6 +43,7 @@ class Gated(Opaque):
         return self._file.read(size)
 
     def _seek(self, position: int) -> int:
+        position = self._file.seek(position)
         if self.reads:
             self.was_restored.set()
-        return self._file.seek(position)
+        return position

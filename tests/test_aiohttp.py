@@ -1893,11 +1893,12 @@ async def test_a_client_that_resets_its_connection_is_no_news(
 @pytest.mark.usefixtures("no_collection")
 async def test_the_file_is_closed_with_the_connection(large: Path) -> None:
     """And not when the garbage collector comes by."""
-    handler = Watched(large, limits=Limits(stall=0.1))
+    # Long enough to see it open.
+    handler = Watched(large, limits=Limits(stall=0.5))
     async with served(handler) as server:
         for ends in (Client.reset, None):
             async with server.connected(4096) as client:
-                handler.__init__(large, limits=Limits(stall=0.1))  # type: ignore[misc]  # anew
+                handler.__init__(large, limits=Limits(stall=0.5))  # type: ignore[misc]  # anew
                 await client.send()
                 await handler.moved.wait()
                 during = opened_below(large)

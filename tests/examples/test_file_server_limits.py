@@ -148,6 +148,9 @@ def test_a_next_request_that_does_not_come_is_not_waited_for(
 
 # Clients that do not read
 
+# A disk has as long to look a file up, and this machine to begin a thread.
+STALL = 5 * SHORT
+
 
 def ended_by_us(server: Server, client: Client, reason: str) -> bytes:
     """Wait until the server has ended a connection, and return what the client got before."""
@@ -159,7 +162,7 @@ def ended_by_us(server: Server, client: Client, reason: str) -> bytes:
 
 @pytest.mark.parametrize("target", ["/huge.bin", "/many/"])
 def test_a_client_that_stops_reading_is_left(root: Path, loop: str, target: str) -> None:
-    with serving(root, loop, stall=SHORT) as server, server.connect(buffer=BUFFER) as client:
+    with serving(root, loop, stall=STALL) as server, server.connect(buffer=BUFFER) as client:
         client.ask(target)
         client.read(1)
 
@@ -177,7 +180,7 @@ def test_what_a_client_does_not_read_is_not_kept_for_it(
     root: Path, loop: str, target: str, times: int
 ) -> None:
     """One that reads a byte now and then would keep it in the kernel for as long as it likes."""
-    with serving(root, loop, stall=SHORT) as server:
+    with serving(root, loop, stall=STALL) as server:
         with server.connect() as client:
             client.get("/small.bin")
         with server.connect(buffer=BUFFER) as client:
@@ -203,7 +206,7 @@ def test_a_client_that_reads_too_slowly_is_left(root: Path, loop: str) -> None:
 
 @pytest.mark.parametrize("target", ["/small.bin", "/digits.txt", "/nothing", "/many/"])
 def test_a_client_that_asks_on_and_never_reads_is_left(root: Path, loop: str, target: str) -> None:
-    with serving(root, loop, stall=SHORT) as server:
+    with serving(root, loop, stall=STALL) as server:
         with server.connect() as client:
             client.get(target)
         with server.connect(buffer=BUFFER) as client:

@@ -629,7 +629,9 @@ def hang(orders):
     orders.stop.recv(1)
     time.sleep(60)
 
-workers.FIRST_PAUSE = workers.KILL_SECONDS = 0.05
+workers.FIRST_PAUSE = 0.05
+if sys.argv[2] == "hang":
+    workers.KILL_SECONDS = 0.05
 supervisor = workers.Supervisor(
     2,
     {"die": die, "hang": hang}[sys.argv[2]],

@@ -43,10 +43,12 @@ def test_the_server_serves_every_client_until_it_is_interrupted() -> None:
 
 
 def test_the_client_says_that_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+    # It keeps others from the port.
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        port = deaf.getsockname()[1]
 
-    client = run(EXAMPLES / "hello_client.py", "--port", port)
+        client = run(EXAMPLES / "hello_client.py", "--port", port)
 
     assert client.returncode == 1
     assert client.stderr.startswith("hello_client: ")

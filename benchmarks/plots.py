@@ -120,7 +120,8 @@ PLOTS = (
         "connections",
         _COSTS,
         [
-            Panel("file_server", "KiB per connection", "Memory of slow downloads", _SLOW),
+            Panel("file_server", "MiB of all connections", "Memory against slow downloads", _SLOW),
+            Panel("file_server", "KiB per connection", "Memory of each slow download", _SLOW),
             Panel("file_server", "CPU ms/s", "CPU of slow downloads", _SLOW),
         ],
         _SERVERS,

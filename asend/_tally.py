@@ -14,7 +14,7 @@ STEP_SIZE = 256 * 1024
 # And that the kernel takes from a file by itself, where a step of its own costs as much as many of
 # its bytes. Of 1 GiB to one receiver, with CUBIC, a GB took 0.12 s of CPU in steps of 256 KiB, and
 # 0.07 s in these and in those of 2 MiB, which many calls at once would all have to wait for. The
-# longest pause was less than 1 ms in each (row "steps" of the benchmarks).
+# median of the longest pauses was less than 1 ms in each (row "steps" of the benchmarks).
 KERNEL_STEP_SIZE = 1024 * 1024
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-# A package that nothing else here needs.
+# Of asend[bench] this alone is not in asend[test]; it is for Linux only.
 if find_spec("mfusepy") is None:
-    pytest.skip("the benchmarks need asend[bench]", allow_module_level=True)
+    pytest.skip("the benchmarks need asend[bench], on Linux", allow_module_level=True)
 
 from benchmarks import network
 

@@ -144,7 +144,7 @@ async def test_calls_share_what_goes_in_one_turn_of_the_loop(
 @pytest.mark.anyio
 @on_asyncio
 async def test_calls_that_took_turns_leave_a_loop_that_rests(tmp_path: Path) -> None:
-    """One that could send on while it waited for its turn is off the loop, till it is full."""
+    """Told again while it waits for its turn, a call is off the loop, and back once it is full."""
     whole = bytes(range(256)) * (8 << 12)
     path = tmp_path / "file"
     path.write_bytes(whole)

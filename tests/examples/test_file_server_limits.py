@@ -148,7 +148,7 @@ def test_a_next_request_that_does_not_come_is_not_waited_for(
 
 # Clients that do not read
 
-# A disk has as long to look a file up, and this machine to begin a thread.
+# It holds for looking a file up in a thread, too, which a busy machine may begin late.
 STALL = 5 * SHORT
 
 

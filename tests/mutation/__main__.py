@@ -77,7 +77,7 @@ def main() -> int:
     patterns = sys.argv[1:] or ["*"]
     mutmut("run", "--max-children", "1", *sys.argv[1:])
     found = verdicts(patterns)
-    # Whatever came out otherwise is tried once more, but what hangs: of 140 all did so again.
+    # Whatever else came out is tried once more, except what hung: all of 142 hung again.
     unclear = [name for name, verdict in found.items() if verdict not in CLEAR]
     if unclear:
         mutmut("run", "--max-children", "1", *unclear)

@@ -8,15 +8,12 @@ import statistics
 import subprocess
 import sys
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-# Of asend[bench] this alone is not in asend[test]; it is for Linux only.
-if find_spec("mfusepy") is None:
-    pytest.skip("the benchmarks need asend[bench], on Linux", allow_module_level=True)
+pytest.importorskip("rich", reason="the benchmarks need asend[bench]")
 
 from benchmarks import network
 

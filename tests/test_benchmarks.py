@@ -209,6 +209,9 @@ def test_what_has_to_hold_under_load_holds(
             assert arm["samples"]
             is_asked = any(aim["arm"] == name for aim in case["aims"])
             assert is_asked is name.startswith("asend")
+    if row == "attacks":
+        arms = [arm["samples"] for case in cases for arm in case["arms"].values()]
+        assert all(seconds > 0 for arm in arms for seconds in arm["until all are dropped, s"])
     if row == "soak":
         for arm in cases[0]["arms"].values():
             ends = (arm["samples"][end] for end in ("whole", "cancelled", "timed out", "reset"))

@@ -138,7 +138,8 @@ def _attack(
     with subprocess.Popen(
         [*command, "-u", server.url(attack.path)], stdout=subprocess.DEVNULL, cwd=directory
     ) as process:
-        began = dropped = now = time.monotonic()
+        began = now = time.monotonic()
+        dropped: float | None = None
         left = 0
         looks: deque[int] = deque(maxlen=_LOOKS)
         while now < began + _RAMP + 1 or (left and now < began + seconds):
@@ -146,14 +147,16 @@ def _attack(
             looks.append(_connections(server.port))
             left = min(looks)
             now = time.monotonic()
-            dropped = now if left else dropped
+            if left:
+                dropped = now
         # It writes down what it has done, and ends.
         process.send_signal(signal.SIGINT)
     with report.with_suffix(".csv").open(newline="") as file:
         begun = max(int(row["Closed"]) + int(row["Connected"]) for row in csv.DictReader(file))
     if begun < least:
         raise RuntimeError(f"{begun} of {number} have begun: there was no attack")
-    return dropped - began, left
+    # Who is dropped at once may never be seen so often: gone by now, then.
+    return (now if dropped is None else dropped) - began, left
 
 
 def _connections(port: int) -> int:

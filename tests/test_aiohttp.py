@@ -1893,21 +1893,19 @@ async def test_a_client_that_resets_its_connection_is_no_news(
 @pytest.mark.usefixtures("no_collection")
 async def test_the_file_is_closed_with_the_connection(large: Path) -> None:
     """And not when the garbage collector comes by."""
-    # Long enough to see it open.
-    handler = Watched(large, limits=Limits(stall=0.5))
-    async with served(handler) as server:
-        for ends in (Client.reset, None):
-            async with server.connected(4096) as client:
-                handler.__init__(large, limits=Limits(stall=0.5))  # type: ignore[misc]  # anew
-                await client.send()
-                await handler.moved.wait()
-                during = opened_below(large)
-                if ends is not None:
-                    ends(client)
-                await handler.outcome
-                while opened_below(large):
-                    await asyncio.sleep(0.01)
-            assert during
+    for ends in (Client.reset, None):
+        # Long enough to see it open.
+        handler = Watched(large, limits=Limits(stall=0.5))
+        async with served(handler) as server, server.connected(4096) as client:
+            await client.send()
+            await handler.moved.wait()
+            during = opened_below(large)
+            if ends is not None:
+                ends(client)
+            await handler.outcome
+            while opened_below(large):
+                await asyncio.sleep(0.01)
+        assert during
 
 
 async def test_a_connection_that_is_lost_between_two_parts_is_no_news(

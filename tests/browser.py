@@ -127,7 +127,7 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """One browser for all tests of a module, as it takes seconds to start. It leaves nothing."""
+    """One browser for a module: it takes seconds to start. It leaves nothing behind."""
     # Not a folder of pytest's: Chromium's socket in it needs a path of less than 108 bytes.
     with TemporaryDirectory(prefix="asend-", ignore_cleanup_errors=True) as folder:
         driver, port = _started_driver(folder)
